@@ -1,0 +1,151 @@
+//! A front end's end of the daemon's socket: blocking, because a hook does one thing at a time and must start fast.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use protocol::frame::{self, FrameError};
+use thiserror::Error;
+
+use super::message::{CONTROL_VERSION, FromDaemon, REQUEST_PART, StatusReport, ToDaemon};
+use crate::request::{BuildPhase, BuildReport, BuildRequest};
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+}
+
+/// Answer to a request for a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// It is ours; this many builds are ahead.
+    Reserved {
+        /// Builds before this one.
+        ahead: u32,
+    },
+    /// Not now; the text says why.
+    Full(String),
+}
+
+/// What happens to a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuildEvent {
+    /// It has come this far.
+    Phase(BuildPhase),
+    /// The builder printed this.
+    Output(Vec<u8>),
+    /// A line from the daemon for the build's log.
+    Note(String),
+    /// It is over. Staged outputs stay until the connection closes.
+    Finished(Box<BuildReport>),
+}
+
+/// Why the daemon could not be asked.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error(
+        "failed to reach the darling-builder daemon at {socket}: {error}; start it with `systemctl start darling-builder` \
+         (or run `host-agent daemon` as root)"
+    )]
+    Unreachable {
+        /// Path of the socket.
+        socket: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The path can't be the address of a Unix socket.
+    #[error(
+        "failed to use socket path {0}: it is longer than the 107 bytes that a Unix socket address holds; choose a shorter `socket` in the configuration"
+    )]
+    PathTooLong(PathBuf),
+    /// The daemon is of another release.
+    #[error(
+        "the daemon speaks version {theirs} of the control protocol, this program {CONTROL_VERSION}: restart the daemon (`systemctl restart darling-builder`) so that both are of the same release"
+    )]
+    Version {
+        /// The daemon's version.
+        theirs: u32,
+    },
+    /// The daemon said no.
+    #[error("the daemon refused: {0}")]
+    Refused(String),
+    /// The daemon went away.
+    #[error("the daemon closed the connection; see `journalctl -u darling-builder`")]
+    Closed,
+    /// The daemon answered out of turn.
+    #[error("the daemon sent an unexpected message ({0})")]
+    Unexpected(&'static str),
+    /// The frames broke.
+    #[error("failed to talk to the daemon: {0}")]
+    Frame(#[from] FrameError),
+}
+
+impl Client {
+    /// Connects and greets.
+    pub fn connect(socket: &Path, front_end: &str) -> Result<Self, ClientError> {
+        let stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => ClientError::PathTooLong(socket.to_owned()),
+            _ => ClientError::Unreachable { socket: socket.to_owned(), error },
+        })?;
+        let mut client = Self { stream };
+        client.send(&ToDaemon::Hello { version: CONTROL_VERSION, front_end: front_end.to_owned() })?;
+        match client.receive()? {
+            FromDaemon::Hello { version: CONTROL_VERSION, .. } => Ok(client),
+            FromDaemon::Hello { version, .. } => Err(ClientError::Version { theirs: version }),
+            _ => Err(ClientError::Unexpected("greeting expected")),
+        }
+    }
+
+    /// Asks for a place for one build; answered at once.
+    pub fn reserve(&mut self) -> Result<Place, ClientError> {
+        self.send(&ToDaemon::Reserve)?;
+        match self.receive()? {
+            FromDaemon::Reserved { ahead } => Ok(Place::Reserved { ahead }),
+            FromDaemon::Full(reason) => Ok(Place::Full(reason)),
+            _ => Err(ClientError::Unexpected("answer to a reservation expected")),
+        }
+    }
+
+    /// Hands over the build; from now on [`next_event`](Self::next_event) tells how it goes.
+    pub fn submit(&mut self, request: &BuildRequest) -> Result<(), ClientError> {
+        let encoded = frame::encode_large(request)?;
+        for part in encoded.chunks(REQUEST_PART) {
+            self.send(&ToDaemon::RequestPart(part.into()))?;
+        }
+        self.send(&ToDaemon::RequestEnd)
+    }
+
+    /// Waits for the next thing that happens to the build.
+    pub fn next_event(&mut self) -> Result<BuildEvent, ClientError> {
+        match self.receive()? {
+            FromDaemon::Phase(phase) => Ok(BuildEvent::Phase(phase)),
+            FromDaemon::Output(bytes) => Ok(BuildEvent::Output(bytes.into_vec())),
+            FromDaemon::Note(line) => Ok(BuildEvent::Note(line)),
+            FromDaemon::Finished(report) => Ok(BuildEvent::Finished(Box::new(report))),
+            _ => Err(ClientError::Unexpected("progress of a build expected")),
+        }
+    }
+
+    /// Asks how the daemon is.
+    pub fn status(&mut self) -> Result<StatusReport, ClientError> {
+        self.send(&ToDaemon::Status)?;
+        match self.receive()? {
+            FromDaemon::Status(report) => Ok(report),
+            _ => Err(ClientError::Unexpected("status expected")),
+        }
+    }
+
+    fn send(&mut self, message: &ToDaemon) -> Result<(), ClientError> {
+        Ok(frame::write(&mut self.stream, message)?)
+    }
+
+    fn receive(&mut self) -> Result<FromDaemon, ClientError> {
+        match frame::read(&mut self.stream)? {
+            Some(FromDaemon::Refused(reason)) => Err(ClientError::Refused(reason)),
+            Some(message) => Ok(message),
+            None => Err(ClientError::Closed),
+        }
+    }
+}

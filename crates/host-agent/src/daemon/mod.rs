@@ -1,0 +1,1 @@
+//! The daemon: who may ask, which build runs when, what limits it.

@@ -1,0 +1,23 @@
+//! `host-agent`: the Linux side of darling-builder.
+//!
+//! Layers, each knowing only those below it:
+//!
+//! - [`cli`]: one module a command.
+//! - [`nix`]: Nix semantics (hook protocol, derivations, environments, registration). Produces a
+//!   [`request::BuildRequest`], consumes a [`request::BuildReport`].
+//! - [`daemon`]: who may ask, what runs when, limits.
+//! - [`publish`]: turns what a builder left behind into what a store may hold.
+//! - [`guest`]: what runs inside a slot: Darling, or the stand-in.
+//! - [`slot`]: namespaces, the minimal root, the store view, uids, teardown.
+//! - [`control`]: the words between front ends and daemon.
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod guest;
+pub mod nix;
+pub mod publish;
+pub mod request;
+pub mod slot;
+pub mod store_path;

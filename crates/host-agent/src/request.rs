@@ -1,0 +1,202 @@
+//! What a front end asks of the daemon, and what it gets back.
+//!
+//! [`BuildRequest`] is all that the daemon knows of a build: a program, its surroundings, its inputs and where its
+//! outputs will appear. It holds no derivation; what a derivation means is the business of [`crate::nix`].
+
+use std::time::Duration;
+
+use protocol::ByteString;
+use protocol::message::{Exit, Usage};
+use serde::{Deserialize, Serialize};
+
+use crate::store_path::StoreName;
+
+/// One build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildRequest {
+    /// Base name of the derivation; for reports and directory names only.
+    pub derivation: StoreName,
+    /// Executed as it is.
+    pub program: ByteString,
+    /// Arguments, `argv[0]` first.
+    pub argv: Vec<ByteString>,
+    /// Complete environment. The build directory is [`BUILD_DIR`] in it.
+    pub env: Vec<(ByteString, ByteString)>,
+    /// Files to put into the build directory, mode 0644, owned by the builder.
+    pub files: Vec<BuildFile>,
+    /// The input closure: all of the store that the builder sees.
+    pub inputs: Vec<StoreName>,
+    /// Where the builder will write.
+    pub outputs: Vec<OutputRequest>,
+    /// What of the network the builder sees.
+    pub network: Network,
+    /// Limits of this build; the daemon's own apply as well, whichever is stricter.
+    pub limits: BuildLimits,
+    /// Keep the build directory if the build fails.
+    pub keep_failed: bool,
+}
+
+/// The build directory as every builder sees it.
+pub const BUILD_DIR: &str = "/build";
+
+/// A file that is there before the builder starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildFile {
+    /// A plain name, without `/`.
+    pub name: ByteString,
+    /// Its contents.
+    pub contents: ByteString,
+}
+
+/// One output of the derivation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputRequest {
+    /// Output name, e.g. `out`.
+    pub name: String,
+    /// The store object that it becomes.
+    pub path: StoreName,
+    /// `false`: it is valid already, the builder makes it again and the result is thrown away.
+    pub wanted: bool,
+    /// A digest to compute besides the NAR hash (fixed outputs).
+    pub digest: Option<DigestRequest>,
+}
+
+/// A digest of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DigestRequest {
+    /// Hash function.
+    pub algorithm: DigestAlgorithm,
+    /// Over what.
+    pub method: DigestMethod,
+}
+
+/// Hash functions of fixed-output derivations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DigestAlgorithm {
+    /// MD5, 16 bytes.
+    Md5,
+    /// SHA-1, 20 bytes.
+    Sha1,
+    /// SHA-256, 32 bytes.
+    Sha256,
+    /// SHA-512, 64 bytes.
+    Sha512,
+}
+
+/// What is hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DigestMethod {
+    /// The contents of a regular, non-executable file.
+    Flat,
+    /// The NAR serialisation of whatever it is.
+    Recursive,
+}
+
+/// What of the network a builder sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// A loopback interface of its own.
+    Loopback,
+    /// The host's network; only for what is proven to be fixed-output. Its outputs are copied, never renamed.
+    Host,
+}
+
+/// Limits of one build; `None` is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildLimits {
+    /// Wall-clock time from the builder's start.
+    pub wall: Option<Duration>,
+    /// Time without output, not counting time that the reader of the log was the slow one.
+    pub silence: Option<Duration>,
+    /// Bytes of output.
+    pub log_bytes: Option<u64>,
+    /// Bytes (NAR size) of all wanted outputs together.
+    pub output_bytes: Option<u64>,
+}
+
+/// Where a build is; sent as it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BuildPhase {
+    /// Waits for a slot; this many are ahead of it.
+    Queued(u32),
+    /// Has slot number so-and-so; inputs and build directory are being put in place.
+    Preparing(u32),
+    /// The builder runs.
+    Building,
+    /// The builder has ended; what is left of it is being killed.
+    Stopping,
+    /// Outputs are checked, put in canonical form, hashed and scanned.
+    Publishing,
+}
+
+/// What the daemon says at the end of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildReport {
+    /// The result.
+    pub outcome: BuildOutcome,
+    /// What the builder used, if it ran.
+    pub usage: Usage,
+    /// Bytes of output that it printed.
+    pub log_bytes: u64,
+    /// How long each phase took.
+    pub timings: PhaseTimings,
+    /// Host path of the build directory if it was kept.
+    pub kept: Option<ByteString>,
+}
+
+/// Time spent in each phase.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseTimings {
+    /// Waiting for a slot.
+    pub queued: Duration,
+    /// Booting one, if none was warm.
+    pub booting: Duration,
+    /// Store view and build directory.
+    pub preparing: Duration,
+    /// The builder.
+    pub building: Duration,
+    /// Killing what is left.
+    pub stopping: Duration,
+    /// Checks, canonical form, hash, references.
+    pub publishing: Duration,
+}
+
+/// How a build ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BuildOutcome {
+    /// The builder returned 0 and all wanted outputs are ready to be taken.
+    Built(Vec<PreparedOutput>),
+    /// The builder failed, or was ended by a limit. `Exit::Code(0)` does not occur here.
+    BuilderFailed(Exit),
+    /// The builder returned 0 without having made these outputs (names).
+    MissingOutputs(Vec<String>),
+    /// An output can't be put into a store; the text says why.
+    OutputRejected {
+        /// Output name.
+        output: String,
+        /// Readable reason.
+        reason: String,
+    },
+    /// The slot or the guest failed, not the builder; the text says what and what to do.
+    Infrastructure(String),
+}
+
+/// An output that only has to be moved into the store and registered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedOutput {
+    /// Output name.
+    pub name: String,
+    /// The store object that it becomes.
+    pub path: StoreName,
+    /// Where it is now: an absolute host path on the store's file system if that was possible, in canonical form and
+    /// owned by whoever asked.
+    pub staged: ByteString,
+    /// SHA-256 of its NAR serialisation.
+    pub nar_sha256: [u8; 32],
+    /// Length of its NAR serialisation, bytes.
+    pub nar_size: u64,
+    /// Inputs and outputs whose hash part occurs in it, sorted.
+    pub references: Vec<StoreName>,
+    /// The digest that was asked for.
+    pub digest: Option<ByteString>,
+}

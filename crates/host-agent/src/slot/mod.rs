@@ -1,0 +1,1 @@
+//! A slot: one hermetic place for one build.

@@ -1,0 +1,3 @@
+//! Development tasks, one module a command.
+
+fn main() {}
