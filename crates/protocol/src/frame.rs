@@ -103,20 +103,33 @@ pub fn write<T: Serialize>(writer: &mut impl Write, message: &T) -> Result<(), F
 /// Reads one message; `None` when the connection ended cleanly between two frames.
 pub fn read<T: DeserializeOwned>(reader: &mut impl Read) -> Result<Option<T>, FrameError> {
     let mut header = [0; HEADER_LEN];
+    if !fill_header(reader, &mut header)? {
+        return Ok(None);
+    }
+    let mut payload = vec![0; payload_len(header)?];
+    reader.read_exact(&mut payload).map_err(cut_or_failed)?;
+    decode(&payload).map(Some)
+}
+
+/// Reads a header; `false` when the connection ended cleanly before it.
+pub(crate) fn fill_header(reader: &mut impl Read, header: &mut [u8; HEADER_LEN]) -> Result<bool, FrameError> {
     let mut have = 0;
     while have < HEADER_LEN {
         match reader.read(&mut header[have..]) {
-            Ok(0) if have == 0 => return Ok(None),
+            Ok(0) if have == 0 => return Ok(false),
             Ok(0) => return Err(FrameError::Truncated),
             Ok(n) => have += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error.into()),
         }
     }
-    let mut payload = vec![0; payload_len(header)?];
-    reader.read_exact(&mut payload).map_err(|error| match error.kind() {
+    Ok(true)
+}
+
+/// An error of `read_exact` inside a frame.
+pub(crate) fn cut_or_failed(error: io::Error) -> FrameError {
+    match error.kind() {
         io::ErrorKind::UnexpectedEof => FrameError::Truncated,
         _ => FrameError::Io(error),
-    })?;
-    decode(&payload).map(Some)
+    }
 }

@@ -1,0 +1,140 @@
+//! One agent's life: two connections, one process, the end.
+
+use std::convert::Infallible;
+use std::io::{self, BufReader};
+use std::os::unix::net::UnixStream;
+use std::process;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use protocol::frame::{self, FrameError};
+use protocol::hello::Channel;
+use protocol::message::{FromAgent, ToAgent};
+use thiserror::Error;
+
+use crate::build::{Build, Phase};
+use crate::child;
+use crate::command_line::Options;
+use crate::connection::{self, ConnectionError};
+use crate::outbox::Outbox;
+use crate::process_table;
+use crate::request::{Request, RequestError};
+use crate::tick;
+
+/// Why the agent ended early.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// No connection, or no common language.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// The host sent something that is no message.
+    #[error("failed to read a message from the host: {0}; what ran was killed")]
+    Frame(#[from] FrameError),
+    /// The host sent a message at the wrong time.
+    #[error("{0}; what ran was killed")]
+    Request(#[from] RequestError),
+    /// A second build.
+    #[error("host sent {0} after Start: an agent runs one process, start another agent; what ran was killed")]
+    Busy(&'static str),
+    /// The host went away while the process ran.
+    #[error("host closed the connection while the process ran; it was killed")]
+    Abandoned,
+    /// A thread could not be made, or a descriptor not be copied.
+    #[error("failed to set up the agent: {0}")]
+    Setup(#[source] io::Error),
+}
+
+/// Serves one build. Returns only if that could not begin.
+pub fn run(options: &Options) -> Result<Infallible, SessionError> {
+    child::adopt_orphans();
+    let (control, _) = connection::open(&options.socket, Channel::Control)?;
+    let (ticks, _) = connection::open(&options.socket, Channel::Tick)?;
+    let build = Build::new(options.exclusive_uid);
+    let outbox = Arc::new(Outbox::default());
+
+    let writer = control.try_clone().map_err(SessionError::Setup)?;
+    let departure = Arc::new(Departure { build: build.clone(), taken: Mutex::new(()) });
+    let (queue, leaving) = (outbox.clone(), departure.clone());
+    background("outbox", move || {
+        queue.write_to(writer);
+        leaving.leave(Ok(()))
+    })?;
+    let leaving = departure.clone();
+    background("tick", move || {
+        tick::answer(ticks);
+        leaving.leave(Ok(()))
+    })?;
+    let result = serve(control, &build, &outbox);
+    departure.leave(result)
+}
+
+/// Handles messages until the host hangs up.
+fn serve(control: UnixStream, build: &Build, outbox: &Arc<Outbox>) -> Result<(), SessionError> {
+    let mut control = BufReader::new(control);
+    let mut request = Some(Request::default());
+    while let Some(message) = frame::read(&mut control)? {
+        let message = match &mut request {
+            Some(request) => match request.take(message)? {
+                Some(message) => message,
+                None => continue,
+            },
+            None => message,
+        };
+        match message {
+            ToAgent::Start => match request.take().ok_or(SessionError::Busy("Start"))?.finish()? {
+                Ok(ready) => build.start(ready, outbox.clone()),
+                Err(exit) => build.refuse(exit, outbox),
+            },
+            ToAgent::Signal(signal) => build.signal(signal),
+            ToAgent::Ping(number) => outbox.reply(FromAgent::Pong(number)),
+            ToAgent::Diagnose => outbox.reply(diagnostics(build)),
+            ToAgent::Prepare { .. } => return Err(SessionError::Busy("Prepare")),
+            ToAgent::Arguments(_) => return Err(SessionError::Busy("Arguments")),
+            ToAgent::Environment(_) => return Err(SessionError::Busy("Environment")),
+            ToAgent::Limits(_) => return Err(SessionError::Busy("Limits")),
+        }
+    }
+    Ok(())
+}
+
+fn diagnostics(build: &Build) -> FromAgent {
+    FromAgent::Diagnostics {
+        system: connection::system(),
+        processes: process_table::describe(process_table::below(process::id() as i32, build.session())),
+        agent_rss_bytes: process_table::own_rss_bytes(),
+    }
+}
+
+fn background(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), SessionError> {
+    let thread = thread::Builder::new().name(name.to_owned()).stack_size(128 << 10).spawn(run);
+    thread.map(drop).map_err(SessionError::Setup)
+}
+
+/// The end of this program: whichever thread is first to see that the host is gone decides how it looks, and the
+/// others, which see the consequences, wait for the end with it.
+struct Departure {
+    build: Build,
+    taken: Mutex<()>,
+}
+
+impl Departure {
+    /// Kills what runs and exits: nothing of a build goes on without the host.
+    fn leave(&self, result: Result<(), SessionError>) -> ! {
+        let _held_to_the_end = self.taken.lock();
+        let phase = self.build.phase();
+        self.build.kill_all();
+        let result = match (result, phase) {
+            // Whoever hangs up after the end was reported has all there is, and before the start wants nothing.
+            (Ok(()) | Err(SessionError::Frame(FrameError::Io(_))), Phase::Before | Phase::After) => Ok(()),
+            (Ok(()), Phase::During) => Err(SessionError::Abandoned),
+            (result, _) => result,
+        };
+        match result {
+            Ok(()) => process::exit(0),
+            Err(error) => {
+                eprintln!("darwin-agent: {error}");
+                process::exit(1)
+            }
+        }
+    }
+}
