@@ -16,6 +16,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod guest;
+pub mod mount;
 pub mod nix;
 pub mod publish;
 pub mod request;

@@ -1,1 +1,125 @@
 //! What runs inside a slot: Darling, or the stand-in for machines without it.
+//!
+//! The daemon makes a [`GuestPlan`] from the configuration; `slot-init` asks it what the root must hold, starts it, and
+//! from then on knows only the agent. A guest knows nothing of builds, and a slot nothing of Darling.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::poll::PollTimeout;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::config::{Config, GuestKind};
+use crate::slot::plan::BootPlan;
+use crate::slot::root::{Root, RootError};
+
+pub mod agent_file;
+pub mod darling;
+pub mod linux;
+
+/// What is needed to run a guest in a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuestPlan {
+    /// The stand-in.
+    Linux(linux::Plan),
+    /// The real thing.
+    Darling(darling::Plan),
+}
+
+/// Why a guest can't be had.
+#[derive(Debug, Error)]
+pub enum GuestError {
+    /// No agent.
+    #[error(transparent)]
+    Agent(#[from] agent_file::AgentFileError),
+    /// No Darling.
+    #[error(transparent)]
+    Darling(#[from] darling::DarlingError),
+}
+
+impl GuestPlan {
+    /// The guest that the configuration names, if this machine has what it needs.
+    pub fn new(config: &Config) -> Result<Self, GuestError> {
+        match config.guest {
+            GuestKind::Linux => Ok(GuestPlan::Linux(linux::Plan::new(config)?)),
+            GuestKind::Darling => Ok(GuestPlan::Darling(darling::Plan::new(config)?)),
+        }
+    }
+
+    /// Host paths that the guest needs at the same place, if the host has them.
+    pub fn host_paths(&self) -> Vec<PathBuf> {
+        match self {
+            GuestPlan::Linux(_) => linux::host_paths(),
+            GuestPlan::Darling(plan) => plan.host_paths(),
+        }
+    }
+
+    /// Puts what else it needs into the new root.
+    pub fn furnish(&self, root: &Root<'_>, uid: u32) -> Result<(), RootError> {
+        match self {
+            GuestPlan::Linux(plan) => plan.furnish(root),
+            GuestPlan::Darling(plan) => plan.furnish(root, uid),
+        }
+    }
+
+    /// Starts it, in the slot's root. What its own programs print goes to `log`.
+    pub fn launch(&self, plan: &BootPlan, log: &File) -> io::Result<Launched> {
+        match self {
+            GuestPlan::Linux(guest) => guest.launch(plan.uid, log).map(Launched::Agent),
+            GuestPlan::Darling(guest) => guest.launch(plan, log).map(Launched::Darling),
+        }
+    }
+}
+
+/// A guest on its way to connect its agent.
+#[derive(Debug)]
+pub enum Launched {
+    /// Nothing but the agent itself.
+    Agent(Pid),
+    /// A prefix, and then the agent.
+    Darling(darling::Boot),
+}
+
+impl Launched {
+    /// One of the slot's processes has ended. An error when the guest can't come up any more.
+    pub fn ended(&mut self, pid: Pid, status: &WaitStatus) -> Result<(), String> {
+        match self {
+            Launched::Agent(agent) if *agent == pid => {
+                Err(format!("the agent ended before it connected ({status:?})"))
+            }
+            Launched::Agent(_) => Ok(()),
+            Launched::Darling(boot) => boot.ended(pid, status),
+        }
+    }
+
+    /// Does the next step, if it can be done by now.
+    pub fn proceed(&mut self) -> Result<(), String> {
+        match self {
+            Launched::Agent(_) => Ok(()),
+            Launched::Darling(boot) => boot.proceed(),
+        }
+    }
+
+    /// How long to wait for an event before [`proceed`](Self::proceed) is worth another try.
+    pub fn patience(&self, left: Duration) -> PollTimeout {
+        match self {
+            Launched::Darling(boot) if boot.is_waiting() => PollTimeout::from(2u8),
+            Launched::Agent(_) | Launched::Darling(_) => {
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+            }
+        }
+    }
+
+    /// How far it has come, for an error message.
+    pub fn describe(&self) -> String {
+        match self {
+            Launched::Agent(pid) => format!("it was started as process {pid}"),
+            Launched::Darling(boot) => boot.describe(),
+        }
+    }
+}

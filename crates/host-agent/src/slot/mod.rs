@@ -1,1 +1,206 @@
 //! A slot: one hermetic place for one build.
+//!
+//! Mount, pid, net, ipc and uts namespaces of its own, a minimal root, a store that shows the input closure only, a uid
+//! that nobody else has. Its first process (`slot-init`) is its life: when that dies, for whatever reason, so does everything
+//! inside. Nothing here knows what a derivation is.
+
+pub mod directory;
+pub mod init;
+mod loopback;
+pub mod plan;
+mod rights;
+pub mod root;
+pub mod spawn;
+mod store_view;
+mod tick;
+pub mod uids;
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use protocol::frame::FrameError;
+use thiserror::Error;
+
+use crate::config::Config;
+use crate::guest::GuestPlan;
+use crate::request::Network;
+use crate::store_path::StoreName;
+use directory::{DirectoryError, SlotDirectory, StateDirectory};
+use plan::{BootPlan, FromSlot, ToSlot};
+use spawn::SlotInit;
+use uids::UidLease;
+
+/// How long `slot-init` may take for one step. Longer than its own limit for booting, so that its reason is heard.
+const STEP_LIMIT: Duration = Duration::from_secs(40);
+
+/// Store names in each message to `slot-init`; a name has at most 244 bytes.
+const NAMES_A_MESSAGE: usize = 2048;
+
+/// A booted slot.
+///
+/// Dropping it kills everything inside and waits for that.
+#[derive(Debug)]
+pub struct Slot {
+    /// Number, unique while the daemon runs.
+    pub id: u32,
+    /// Uid of everything inside; kept from others until the slot is gone.
+    pub uid: UidLease,
+    /// Directories on the host.
+    pub directory: SlotDirectory,
+    /// What of the network it has.
+    pub network: Network,
+    /// From start to the agent's handshake.
+    pub boot: Duration,
+    init: SlotInit,
+    agent: Option<UnixStream>,
+}
+
+/// Why there is no slot, or no longer.
+#[derive(Debug, Error)]
+pub enum SlotError {
+    /// The kernel refused namespaces.
+    #[error(
+        "failed to make the slot's namespaces: {0}; the daemon must run as root (CAP_SYS_ADMIN), outside of containers \
+         that forbid namespaces, on a kernel with mount, pid, net, ipc and uts namespaces"
+    )]
+    Namespaces(io::Error),
+    /// No directories.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// A step in the slot failed; the text says which.
+    #[error("{0}")]
+    Step(String),
+    /// The slot's first process is gone.
+    #[error("the slot's first process ended unexpectedly; see {log}")]
+    Ended {
+        /// What the guest printed.
+        log: String,
+    },
+    /// It did not answer.
+    #[error("the slot did not answer within {} s", STEP_LIMIT.as_secs())]
+    NoAnswer,
+    /// The socket to it broke.
+    #[error("failed to talk to the slot's first process: {0}")]
+    Frame(FrameError),
+}
+
+impl Slot {
+    /// Boots a slot and waits for its agent; blocking.
+    pub fn boot(
+        config: &Config,
+        state: &StateDirectory,
+        guest: GuestPlan,
+        id: u32,
+        uid: UidLease,
+        network: Network,
+    ) -> Result<Self, SlotError> {
+        let started = Instant::now();
+        let directory = state.new_slot(id, uid.uid())?;
+        let plan = BootPlan {
+            uid: uid.uid(),
+            mountpoint: state.mountpoint(),
+            view: directory.view(),
+            build: directory.build(),
+            store: config.store_directory.clone(),
+            log: directory.log(),
+            tmpfs_bytes: config.limits.tmpfs_bytes,
+            network,
+            guest,
+        };
+        let init = spawn::slot_init(network).map_err(SlotError::Namespaces)?;
+        init.socket.set_read_timeout(Some(STEP_LIMIT)).map_err(|error| SlotError::Frame(error.into()))?;
+        let mut slot = Self { id, uid, directory, network, boot: Duration::ZERO, init, agent: None };
+        slot.say(&ToSlot::Boot(Box::new(plan)))?;
+        match slot.hear()? {
+            (FromSlot::Booted, Some(agent)) => slot.agent = Some(UnixStream::from(agent)),
+            (FromSlot::Failed(reason), _) => return Err(SlotError::Step(reason)),
+            _ => return Err(SlotError::Step("the slot's first process answered out of turn".into())),
+        }
+        slot.boot = started.elapsed();
+        Ok(slot)
+    }
+
+    /// Shows store objects inside; blocking.
+    pub fn show(&self, inputs: &[StoreName]) -> Result<(), SlotError> {
+        for names in inputs.chunks(NAMES_A_MESSAGE) {
+            self.say(&ToSlot::Show(names.to_vec()))?;
+        }
+        self.say(&ToSlot::ShowEnd)?;
+        loop {
+            match self.hear()? {
+                (FromSlot::Shown, _) => return Ok(()),
+                (FromSlot::Failed(reason), _) => return Err(SlotError::Step(reason)),
+                (FromSlot::Stalled(late), _) => return Err(SlotError::Step(stalled(late))),
+                (FromSlot::Booted, _) => {}
+            }
+        }
+    }
+
+    /// The agent's control connection; once.
+    pub fn take_agent(&mut self) -> Option<UnixStream> {
+        self.agent.take()
+    }
+
+    /// A second descriptor of the socket to `slot-init`, to listen on while a build runs.
+    pub fn listen(&self) -> io::Result<UnixStream> {
+        self.init.socket.try_clone()
+    }
+
+    /// Whether it still lives.
+    pub fn is_alive(&self) -> bool {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        use std::os::fd::AsFd;
+        let mut fds = [PollFd::new(self.init.pidfd.as_fd(), PollFlags::POLLIN)];
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
+    }
+
+    /// Process id of the slot's first process, on the host.
+    pub fn pid(&self) -> i32 {
+        self.init.pid
+    }
+
+    /// Ends everything inside and waits until it is dead; blocking. What is left: the directories and the uid.
+    pub fn stop(self) -> (SlotDirectory, UidLease) {
+        self.init.kill();
+        if let Err(error) = self.init.wait() {
+            tracing::error!(slot = self.id, %error, "failed to wait for the slot's end");
+        }
+        (self.directory, self.uid)
+    }
+
+    fn say(&self, message: &ToSlot) -> Result<(), SlotError> {
+        rights::send(&self.init.socket, message, None).map_err(|error| self.broken(error))
+    }
+
+    fn hear(&self) -> Result<(FromSlot, Option<std::os::fd::OwnedFd>), SlotError> {
+        match rights::receive(&self.init.socket) {
+            Ok(Some(message)) => Ok(message),
+            Ok(None) => Err(self.ended()),
+            Err(FrameError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(SlotError::NoAnswer)
+            }
+            Err(error) => Err(self.broken(error)),
+        }
+    }
+
+    fn broken(&self, error: FrameError) -> SlotError {
+        match error {
+            FrameError::Io(error)
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                self.ended()
+            }
+            error => SlotError::Frame(error),
+        }
+    }
+
+    fn ended(&self) -> SlotError {
+        SlotError::Ended { log: self.directory.log_tail() }
+    }
+}
+
+/// What a stall is called everywhere.
+pub fn stalled(late_millis: u64) -> String {
+    format!("time stands still in the slot: a tick was not answered for {late_millis} ms")
+}

@@ -1,0 +1,246 @@
+//! `host-agent slot-init`: the first process of a slot. Single-threaded, root, pid 1 of the slot's pid namespace.
+//!
+//! It makes the root, starts the guest, hands the agent's connection to the daemon, shows inputs when told to, keeps
+//! the guest's clock going, and reaps orphans. It ends when the daemon's socket does, whatever the reason, and everything
+//! in the slot ends with it: nothing outlives a build, not even the daemon's death.
+
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use protocol::frame;
+use protocol::hello::{Channel, Hello};
+
+use super::plan::{BootPlan, FromSlot, ToSlot};
+use super::root::{self, AGENT_DIR};
+use super::{loopback, rights, store_view, tick::Ticker};
+use crate::guest::Launched;
+use crate::request::Network;
+
+/// How long a guest may take from its start to the agent's two connections.
+const BOOT_LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs the slot on the daemon's socket; returns when the slot is to end.
+pub fn run(daemon: UnixStream) {
+    let mut slot = match boot(&daemon) {
+        Ok(Some(slot)) => slot,
+        Ok(None) => return,
+        Err(reason) => {
+            let _ = rights::send(&daemon, &FromSlot::Failed(reason), None);
+            return;
+        }
+    };
+    while let Some(event) = slot.next_event(&daemon) {
+        let message = match event {
+            Event::Message(ToSlot::Show(names)) => {
+                let shown = names
+                    .iter()
+                    .try_for_each(|name| store_view::show(slot.store.as_fd(), slot.view.as_fd(), name));
+                match shown {
+                    Ok(()) => continue,
+                    Err(error) => FromSlot::Failed(error.to_string()),
+                }
+            }
+            Event::Message(ToSlot::ShowEnd) => FromSlot::Shown,
+            Event::Message(ToSlot::Boot(_)) => FromSlot::Failed("the slot is booted already".into()),
+            Event::Stalled(late) => FromSlot::Stalled(late.as_millis() as u64),
+        };
+        if rights::send(&daemon, &message, None).is_err() {
+            return;
+        }
+    }
+}
+
+/// A booted slot.
+struct Slot {
+    /// The covered store on the host.
+    store: OwnedFd,
+    /// The store view.
+    view: OwnedFd,
+    children: SignalFd,
+    ticker: Ticker,
+}
+
+enum Event {
+    Message(ToSlot),
+    Stalled(Duration),
+}
+
+fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
+    let plan: BootPlan = match rights::receive(daemon).map_err(|error| error.to_string())? {
+        Some((ToSlot::Boot(plan), _)) => *plan,
+        Some(_) => return Err("the first message to a slot must be its plan".into()),
+        None => return Ok(None),
+    };
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    mask.thread_block().map_err(|error| format!("failed to block signals: {error}"))?;
+    let children = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .map_err(|error| format!("failed to watch the slot's processes: {error}"))?;
+
+    // Opened before the host's tree is gone.
+    let mut log = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&plan.log)
+        .map_err(|error| format!("failed to open {}: {error}", plan.log.display()))?;
+    let store = root::enter(&plan).map_err(|error| error.to_string())?;
+    if plan.network == Network::Loopback {
+        loopback::up()
+            .map_err(|error| format!("failed to bring up the slot's loopback interface: {error}"))?;
+    }
+    let view = open(&plan.store, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|error| format!("failed to open the store view: {error}"))?;
+
+    let socket = format!("{AGENT_DIR}/a");
+    let listener =
+        UnixListener::bind(&socket).map_err(|error| format!("failed to make the agent's socket: {error}"))?;
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666))
+        .map_err(|error| format!("failed to open the agent's socket to the guest: {error}"))?;
+    let mut launched =
+        plan.guest.launch(&plan, &log).map_err(|error| format!("failed to start the guest: {error}"))?;
+    let connections = accept_agent(&listener, daemon, &children, &mut launched);
+    // The builder will have the agent's uid: it must find no socket that still accepts.
+    let _ = std::fs::remove_file(&socket);
+    let Some((control, tick)) = connections.map_err(|reason| {
+        let _ = writeln!(log, "{reason}");
+        reason
+    })?
+    else {
+        return Ok(None);
+    };
+    rights::send(daemon, &FromSlot::Booted, Some(control.as_fd())).map_err(|error| error.to_string())?;
+    let ticker = Ticker::new(tick).map_err(|error| format!("failed to start the slot's tick: {error}"))?;
+    Ok(Some(Slot { store, view, children, ticker }))
+}
+
+/// Waits for the agent's control connection and its tick connection; `None` if the daemon went away meanwhile.
+fn accept_agent(
+    listener: &UnixListener,
+    daemon: &UnixStream,
+    children: &SignalFd,
+    launched: &mut Launched,
+) -> Result<Option<(UnixStream, UnixStream)>, String> {
+    let deadline = Instant::now() + BOOT_LIMIT;
+    let mut control = None;
+    let mut tick = None;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(format!(
+                "the agent did not connect within {} s; {}",
+                BOOT_LIMIT.as_secs(),
+                launched.describe()
+            ));
+        }
+        let mut watched = [
+            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(daemon.as_fd(), PollFlags::POLLIN),
+            PollFd::new(children.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut watched, launched.patience(left)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(format!("failed to wait for the agent: {error}")),
+        }
+        let ready = |index: usize| watched[index].any().unwrap_or(false);
+        let (listening, gone, reap) = (ready(0), ready(1), ready(2));
+        if gone {
+            return Ok(None);
+        }
+        if reap {
+            let _ = children.read_signal();
+            for (pid, status) in reap_all() {
+                launched.ended(pid, &status)?;
+            }
+        }
+        launched.proceed()?;
+        if listening {
+            let (connection, _) =
+                listener.accept().map_err(|error| format!("failed to accept the agent: {error}"))?;
+            match channel_of(&connection)? {
+                Channel::Control => control = Some(connection),
+                Channel::Tick => tick = Some(connection),
+            }
+        }
+        if control.is_some() && tick.is_some() {
+            return Ok(control.zip(tick));
+        }
+    }
+}
+
+/// Reads and answers the agent's greeting.
+fn channel_of(mut connection: &UnixStream) -> Result<Channel, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("failed to shake hands with the agent: {error}");
+    connection.set_read_timeout(Some(Duration::from_secs(10))).map_err(|error| failed(&error))?;
+    let theirs: Hello = frame::read(&mut connection)
+        .map_err(|error| failed(&error))?
+        .ok_or_else(|| failed(&"it closed the connection"))?;
+    let ours = Hello::ours(theirs.channel, concat!("host-agent ", env!("CARGO_PKG_VERSION")));
+    frame::write(&mut connection, &ours).map_err(|error| failed(&error))?;
+    ours.agree(&theirs).map_err(|error| failed(&error))?;
+    connection.set_read_timeout(None).map_err(|error| failed(&error))?;
+    Ok(theirs.channel)
+}
+
+/// Every child that has ended.
+fn reap_all() -> Vec<(Pid, WaitStatus)> {
+    let mut ended = Vec::new();
+    while let Ok(status) = waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+        match status.pid() {
+            Some(pid) => ended.push((pid, status)),
+            None => break,
+        }
+    }
+    ended
+}
+
+impl Slot {
+    /// The next thing to act on; `None` when the daemon has gone.
+    fn next_event(&mut self, daemon: &UnixStream) -> Option<Event> {
+        loop {
+            let [mut daemon_ready, mut tick_ready, mut reap] = [false; 3];
+            {
+                let watched: [BorrowedFd<'_>; 4] =
+                    [daemon.as_fd(), self.children.as_fd(), self.ticker.timer(), self.ticker.connection()];
+                let mut polled = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+                // A guest that closed its tick connection is reported as ready for ever; the daemon learns of its end
+                // through the control connection.
+                let count = if self.ticker.is_open() { 4 } else { 2 };
+                match poll(&mut polled[..count], PollTimeout::NONE) {
+                    Ok(_) => {
+                        let ready = |index: usize| polled[index].any().unwrap_or(false);
+                        daemon_ready = ready(0);
+                        reap = ready(1);
+                        tick_ready = count == 4 && (ready(2) || ready(3));
+                    }
+                    Err(Errno::EINTR) => {}
+                    Err(_) => return None,
+                }
+            }
+            if reap {
+                let _ = self.children.read_signal();
+                reap_all();
+            }
+            if tick_ready && let Some(late) = self.ticker.proceed() {
+                return Some(Event::Stalled(late));
+            }
+            if daemon_ready {
+                return match rights::receive(daemon) {
+                    Ok(Some((message, _))) => Some(Event::Message(message)),
+                    Ok(None) | Err(_) => None,
+                };
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What the daemon and a slot's first process say to each other: a plan to boot by, then store objects to show.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::guest::GuestPlan;
+use crate::request::Network;
+use crate::store_path::StoreName;
+
+/// Everything that `slot-init` needs to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootPlan {
+    /// Uid and gid of everything that the guest runs.
+    pub uid: u32,
+    /// An existing host directory to mount the new root on; only this slot's mount namespace sees what is mounted.
+    pub mountpoint: PathBuf,
+    /// Host directory that becomes the store view.
+    pub view: PathBuf,
+    /// Host directory that becomes `/build`.
+    pub build: PathBuf,
+    /// The store on the host, and the path under which the slot sees its view.
+    pub store: PathBuf,
+    /// Host file for what the guest's own programs print.
+    pub log: PathBuf,
+    /// Size of `/tmp`, bytes.
+    pub tmpfs_bytes: u64,
+    /// What of the network there is.
+    pub network: Network,
+    /// What runs in it.
+    pub guest: GuestPlan,
+}
+
+/// To `slot-init`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToSlot {
+    /// First message: boot.
+    Boot(Box<BootPlan>),
+    /// Show these store objects.
+    Show(Vec<StoreName>),
+    /// All are named: answer `Shown` when they are there.
+    ShowEnd,
+}
+
+/// From `slot-init`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromSlot {
+    /// The agent is connected; its control connection comes with this message.
+    Booted,
+    /// The store view is complete.
+    Shown,
+    /// This went wrong; the slot is of no use.
+    Failed(String),
+    /// A tick was not answered for so many milliseconds: time stands still inside.
+    Stalled(u64),
+}
