@@ -1,0 +1,335 @@
+//! One build from its request to its report.
+//!
+//! turn → slot → inputs and files → builder → everything in the slot killed → outputs prepared → report. At every step
+//! the front end may go away, and then the build is over: what it holds is dropped, and the slot torn down.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use protocol::ByteString;
+use protocol::message::{Exit, Usage};
+use tracing::{info, warn};
+
+use super::places::Place;
+use super::pump::{self, Ended, Inside};
+use super::registry::{Fate, SlotState};
+use super::session::Connection;
+use super::{Daemon, outputs, remove_directory};
+use crate::control::message::{FromDaemon, ToDaemon};
+use crate::control::stream::{FrameReader, send};
+use crate::request::{
+    BuildFile, BuildLimits, BuildOutcome, BuildPhase, BuildReport, BuildRequest, PhaseTimings,
+};
+use crate::slot::directory::SlotDirectory;
+use crate::slot::uids::UidLease;
+use crate::slot::{Slot, SlotError};
+
+/// Runs the build and tells the front end; returns when the front end has closed the connection.
+pub(super) async fn run(daemon: &Daemon, connection: &mut Connection, place: Place, request: BuildRequest) {
+    let id = daemon.registry.build_new(&connection.front_end, connection.peer);
+    daemon.registry.build_is_of(id, &request.derivation);
+    info!(build = id, derivation = %request.derivation, uid = connection.peer.uid, "build asked for");
+    let mut build = Build {
+        daemon,
+        id,
+        request,
+        connection,
+        timings: PhaseTimings::default(),
+        usage: Usage::default(),
+        log_bytes: 0,
+        kept: None,
+        results: None,
+    };
+    let outcome = build.run(place).await;
+    let fate = match &outcome {
+        Some(BuildOutcome::Built(_)) => Fate::Succeeded,
+        Some(_) => Fate::Failed,
+        None => Fate::Cancelled,
+    };
+    info!(build = id, fate = ?fate, timings = ?build.timings, "build ended");
+    // Before the report, so that whoever has read it finds `status` in agreement with it.
+    daemon.registry.build_gone(id, fate);
+    if let Some(outcome) = outcome {
+        build.report(outcome).await;
+    }
+    if let Some(results) = build.results.take() {
+        let _ = tokio::task::spawn_blocking(move || remove_directory(&results)).await;
+    }
+}
+
+struct Build<'a> {
+    daemon: &'a Daemon,
+    id: u64,
+    request: BuildRequest,
+    connection: &'a mut Connection,
+    timings: PhaseTimings,
+    usage: Usage,
+    log_bytes: u64,
+    kept: Option<PathBuf>,
+    results: Option<PathBuf>,
+}
+
+/// What ends a build before its report: the front end has gone.
+struct Gone;
+
+impl Build<'_> {
+    /// `None` when the front end has gone.
+    async fn run(&mut self, mut place: Place) -> Option<BuildOutcome> {
+        let asked = Instant::now();
+        if place.ahead > 0 {
+            self.phase(BuildPhase::Queued(place.ahead)).await.ok()?;
+        }
+        let mut mode = self.daemon.mode.subscribe();
+        let permit = tokio::select! {
+            permit = place.turn() => permit,
+            message = self.connection.reader.next::<ToDaemon>() => return match message {
+                Ok(Some(_)) => Some(BuildOutcome::Infrastructure("the front end spoke while its build was waiting".into())),
+                Ok(None) | Err(_) => None,
+            },
+            () = pump::stopping(&mut mode) => return Some(BuildOutcome::Infrastructure("the daemon was stopped".into())),
+        };
+        self.timings.queued = asked.elapsed();
+
+        let booting = Instant::now();
+        let slot = match self.daemon.pool.take(self.request.network).await {
+            Ok(slot) => slot,
+            Err(error) => return Some(infrastructure(&error)),
+        };
+        self.timings.booting = booting.elapsed();
+        self.daemon.registry.slot_is(slot.id, SlotState::Busy);
+        let outcome = self.run_in(slot).await;
+        drop((permit, place));
+        outcome.ok()
+    }
+
+    async fn run_in(&mut self, slot: Slot) -> Result<BuildOutcome, Gone> {
+        let slot_id = slot.id;
+        let preparing = Instant::now();
+        let mut phased = self.phase(BuildPhase::Preparing(slot_id)).await;
+        let (slot, prepared) = self.prepare(slot).await;
+        self.timings.preparing = preparing.elapsed();
+        let limits = stricter(self.request.limits, self.daemon.config.limits.of_a_build());
+        let ended = match prepared {
+            Ok(mut inside) if phased.is_ok() => {
+                phased = self.phase(BuildPhase::Building).await;
+                let building = Instant::now();
+                let ended = self.build(&mut inside, &limits).await;
+                self.timings.building = building.elapsed();
+                ended
+            }
+            Ok(_) => Ended::Cancelled,
+            Err(error) => Ended::Lost(error.to_string()),
+        };
+
+        let stopping = Instant::now();
+        self.daemon.registry.slot_is(slot_id, SlotState::Stopping);
+        self.daemon.registry.build_phase(self.id, &BuildPhase::Stopping);
+        let (directory, uid, alive) = stop(slot).await.ok_or(Gone)?;
+        self.timings.stopping = stopping.elapsed();
+        let ended = match ended {
+            // The agent and its slot go down together; the log says more than either end of a socket.
+            Ended::Lost(reason) if !alive => Ended::Lost(format!("{reason}; {}", directory.log_tail())),
+            ended => ended,
+        };
+        let outcome = match ended {
+            Ended::Cancelled => Err(Gone),
+            Ended::Lost(reason) => Ok(BuildOutcome::Infrastructure(reason)),
+            Ended::Exit(exit, usage) => {
+                self.usage = usage;
+                match (exit, phased) {
+                    (_, Err(Gone)) => Err(Gone),
+                    (Exit::Code(0), _) => self.publish(&directory, uid.uid(), &limits, slot_id).await,
+                    (exit, _) => Ok(BuildOutcome::BuilderFailed(exit)),
+                }
+            }
+        };
+        if self.request.keep_failed && !matches!(outcome, Ok(BuildOutcome::Built(_)) | Err(Gone)) {
+            self.keep(&directory, uid.uid()).await;
+        }
+        let registry = std::sync::Arc::clone(&self.daemon.registry);
+        // Thousands of mount points take a while to remove, and nobody has to wait for that.
+        tokio::task::spawn_blocking(move || {
+            remove_directory(directory.path());
+            registry.slot_gone(slot_id);
+            drop(uid);
+        });
+        outcome
+    }
+
+    /// Inputs, files, connections.
+    async fn prepare(&mut self, slot: Slot) -> (Slot, Result<Inside, SlotError>) {
+        let inputs = std::mem::take(&mut self.request.inputs);
+        let files = std::mem::take(&mut self.request.files);
+        let task = tokio::task::spawn_blocking(move || {
+            let result = slot.show(&inputs).and_then(|()| {
+                write_files(&slot.directory.build(), &files, slot.uid.uid()).map_err(|error| {
+                    SlotError::Step(format!("failed to write into the build directory: {error}"))
+                })
+            });
+            (slot, inputs, result)
+        });
+        match task.await {
+            Ok((mut slot, inputs, result)) => {
+                self.request.inputs = inputs;
+                let inside = result.and_then(|()| {
+                    connect(&mut slot).map_err(|error| {
+                        SlotError::Step(format!("failed to take up the slot's connections: {error}"))
+                    })
+                });
+                (slot, inside)
+            }
+            // The closure does not panic; if it ever does, the panic is the daemon's own.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    async fn build(&mut self, inside: &mut Inside, limits: &BuildLimits) -> Ended {
+        if let Err(reason) = pump::start(inside, &self.request, limits).await {
+            return Ended::Lost(reason);
+        }
+        let mut mode = self.daemon.mode.subscribe();
+        let (ended, log_bytes) =
+            pump::relay(inside, self.connection, limits, &mut mode, &self.daemon.registry, self.id).await;
+        self.log_bytes = log_bytes;
+        ended
+    }
+
+    async fn publish(
+        &mut self,
+        directory: &SlotDirectory,
+        builder: u32,
+        limits: &BuildLimits,
+        slot: u32,
+    ) -> Result<BuildOutcome, Gone> {
+        self.phase(BuildPhase::Publishing).await?;
+        let publishing = Instant::now();
+        let peer = self.connection.peer;
+        let results = match self.daemon.state.results(slot, peer.uid, peer.gid) {
+            Ok(results) => results,
+            Err(error) => return Ok(infrastructure(&error)),
+        };
+        self.results = Some(results.clone());
+        let work = outputs::Work {
+            view: directory.view(),
+            results,
+            builder,
+            owner: (peer.uid, peer.gid),
+            network: self.request.network,
+            inputs: self.request.inputs.clone(),
+            outputs: self.request.outputs.clone(),
+            max_bytes: limits.output_bytes,
+        };
+        let outcome = tokio::task::spawn_blocking(move || outputs::prepare(&work)).await;
+        self.timings.publishing = publishing.elapsed();
+        Ok(outcome.unwrap_or_else(|error| {
+            BuildOutcome::Infrastructure(format!("the task that prepares outputs panicked: {error}"))
+        }))
+    }
+
+    async fn keep(&mut self, directory: &SlotDirectory, builder: u32) {
+        let peer = self.connection.peer;
+        let name = self.request.derivation.name().trim_end_matches(".drv").to_owned();
+        let build = directory.build();
+        let state = std::sync::Arc::clone(&self.daemon.state);
+        let kept = tokio::task::spawn_blocking(move || {
+            state.keep(&build, &name, builder, (peer.uid, peer.gid)).map_err(|error| error.to_string())
+        });
+        match kept.await.map_err(|error| error.to_string()).and_then(|kept| kept) {
+            Ok(kept) => self.kept = Some(kept),
+            Err(error) => warn!(build = self.id, error, "failed to keep a build directory"),
+        }
+    }
+
+    async fn phase(&mut self, phase: BuildPhase) -> Result<(), Gone> {
+        self.daemon.registry.build_phase(self.id, &phase);
+        send(&mut self.connection.writer, &FromDaemon::Phase(phase)).await.map_err(|_| Gone)
+    }
+
+    /// Sends the report, then waits until the front end has taken the results and closes.
+    async fn report(&mut self, outcome: BuildOutcome) {
+        if !matches!(outcome, BuildOutcome::Built(_)) {
+            info!(build = self.id, ?outcome, "build failed");
+        }
+        let report = BuildReport {
+            outcome,
+            usage: self.usage,
+            log_bytes: self.log_bytes,
+            timings: self.timings,
+            kept: self.kept.as_deref().map(ByteString::from),
+        };
+        if send(&mut self.connection.writer, &FromDaemon::Finished(report)).await.is_ok() {
+            let mut mode = self.daemon.mode.subscribe();
+            tokio::select! {
+                _ = self.connection.reader.next::<ToDaemon>() => {}
+                // The front end may be in the middle of taking its outputs.
+                () = async {
+                    pump::stopping(&mut mode).await;
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                } => {}
+            }
+        }
+    }
+}
+
+fn infrastructure(error: &dyn std::error::Error) -> BuildOutcome {
+    BuildOutcome::Infrastructure(error.to_string())
+}
+
+fn stricter(one: BuildLimits, other: BuildLimits) -> BuildLimits {
+    fn min<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+    BuildLimits {
+        wall: min(one.wall, other.wall),
+        silence: min(one.silence, other.silence),
+        log_bytes: min(one.log_bytes, other.log_bytes),
+        output_bytes: min(one.output_bytes, other.output_bytes),
+    }
+}
+
+/// Kills everything in the slot; whether it was alive until then is told too.
+async fn stop(slot: Slot) -> Option<(SlotDirectory, UidLease, bool)> {
+    tokio::task::spawn_blocking(move || {
+        let alive = slot.is_alive();
+        let (directory, uid) = slot.stop();
+        (directory, uid, alive)
+    })
+    .await
+    .ok()
+}
+
+fn connect(slot: &mut Slot) -> io::Result<Inside> {
+    let into_tokio = |socket: std::os::unix::net::UnixStream| {
+        socket.set_nonblocking(true)?;
+        tokio::net::UnixStream::from_std(socket)
+    };
+    let agent = slot.take_agent().ok_or_else(|| io::Error::other("the slot was used before"))?;
+    let (agent_reader, agent_writer) = into_tokio(agent)?.into_split();
+    let (slot_reader, slot_writer) = into_tokio(slot.listen()?)?.into_split();
+    Ok(Inside {
+        agent_reader: FrameReader::new(agent_reader),
+        agent_writer,
+        slot: FrameReader::new(slot_reader),
+        _slot_writer: slot_writer,
+    })
+}
+
+/// Writes the files that a builder finds in its directory: mode 0644, owned by it. Nothing runs in the slot yet.
+fn write_files(directory: &Path, files: &[BuildFile], uid: u32) -> io::Result<()> {
+    for file in files {
+        if file.name.is_empty() || file.name.contains(&b'/') || matches!(&*file.name, b"." | b"..") {
+            return Err(io::Error::other(format!("'{}' is not a file name", file.name)));
+        }
+        let path = directory.join(file.name.as_path());
+        let mut opened: File = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path)?;
+        opened.write_all(&file.contents)?;
+        chown(&path, Some(uid), Some(uid))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Slots ahead of builds: booted and idle, used once, replaced.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+use super::registry::{Registry, SlotState};
+use crate::config::Config;
+use crate::guest::GuestPlan;
+use crate::request::Network;
+use crate::slot::directory::{self, StateDirectory};
+use crate::slot::uids::Uids;
+use crate::slot::{Slot, SlotError};
+
+/// Between attempts to boot a spare slot after one failed, at most.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// Boots slots and keeps spare ones.
+#[derive(Debug)]
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    state: Arc<StateDirectory>,
+    guest: GuestPlan,
+    uids: Uids,
+    next_id: AtomicU32,
+    spare: Mutex<Vec<Slot>>,
+    taken: Notify,
+    registry: Arc<Registry>,
+}
+
+impl Pool {
+    pub(super) fn new(
+        config: Config,
+        state: Arc<StateDirectory>,
+        guest: GuestPlan,
+        registry: Arc<Registry>,
+    ) -> Self {
+        let uids = Uids::new(config.uid_base);
+        Self {
+            shared: Arc::new(Shared {
+                config,
+                state,
+                guest,
+                uids,
+                next_id: AtomicU32::new(0),
+                spare: Mutex::default(),
+                taken: Notify::new(),
+                registry,
+            }),
+        }
+    }
+
+    /// Boots one slot, so that a machine on which none can boot is found out before the daemon says it is ready. The slot
+    /// becomes a spare one.
+    pub(super) async fn prove(&self) -> Result<(), SlotError> {
+        let slot = self.boot(Network::Loopback).await?;
+        if self.shared.config.warm() > 0 {
+            self.put(slot);
+        } else {
+            self.stop(slot).await;
+        }
+        Ok(())
+    }
+
+    /// A slot for one build: a spare one if it has that network and is alive, else one booted now.
+    pub(super) async fn take(&self, network: Network) -> Result<Slot, SlotError> {
+        if network == Network::Loopback {
+            while let Some(slot) = self.pop() {
+                self.shared.taken.notify_one();
+                if slot.is_alive() {
+                    return Ok(slot);
+                }
+                warn!(slot = slot.id, "a spare slot has died");
+                self.stop(slot).await;
+            }
+        }
+        self.boot(network).await
+    }
+
+    /// Keeps `count` spare slots; never returns.
+    pub(super) async fn keep_warm(&self, count: usize) {
+        let mut pause = Duration::ZERO;
+        loop {
+            while self.spare() < count {
+                match self.boot(Network::Loopback).await {
+                    Ok(slot) => {
+                        pause = Duration::ZERO;
+                        self.put(slot);
+                    }
+                    Err(error) => {
+                        pause = (pause * 2).clamp(Duration::from_secs(1), RETRY_MAX);
+                        warn!(%error, again_in = ?pause, "failed to boot a spare slot");
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+            }
+            self.shared.taken.notified().await;
+        }
+    }
+
+    /// Ends a slot: kills everything in it, removes its directories, frees its uid.
+    pub(super) async fn stop(&self, slot: Slot) {
+        let shared = Arc::clone(&self.shared);
+        let _ = tokio::task::spawn_blocking(move || {
+            let id = slot.id;
+            shared.registry.slot_is(id, SlotState::Stopping);
+            let (slot_directory, uid) = slot.stop();
+            if let Err(error) = directory::remove(slot_directory.path()) {
+                warn!(path = %slot_directory.path().display(), %error, "failed to remove a slot's directory");
+            }
+            drop(uid);
+            shared.registry.slot_gone(id);
+        })
+        .await;
+    }
+
+    /// Ends all spare slots.
+    pub(super) async fn empty(&self) {
+        while let Some(slot) = self.pop() {
+            self.stop(slot).await;
+        }
+    }
+
+    async fn boot(&self, network: Network) -> Result<Slot, SlotError> {
+        let shared = Arc::clone(&self.shared);
+        let booted = tokio::task::spawn_blocking(move || {
+            let id = shared.next_id.fetch_add(1, Ordering::SeqCst);
+            let Some(uid) = shared.uids.lease() else {
+                return Err(SlotError::Step("failed to find a free uid for a slot: all are in use".into()));
+            };
+            shared.registry.slot_booting(id, uid.uid());
+            let booted = Slot::boot(&shared.config, &shared.state, shared.guest.clone(), id, uid, network);
+            match &booted {
+                Ok(slot) => {
+                    debug!(slot = id, uid = slot.uid.uid(), boot = ?slot.boot, "slot booted");
+                    shared.registry.slot_booted(id, slot.boot);
+                }
+                Err(_) => {
+                    shared.registry.slot_gone(id);
+                    // The slot itself is dropped, so dead; its reason has quoted its log.
+                    let _ =
+                        directory::remove(&shared.config.state_directory.join("slots").join(id.to_string()));
+                }
+            }
+            booted
+        });
+        match booted.await {
+            Ok(result) => result,
+            Err(_) => Err(SlotError::Step("the task that boots slots panicked".into())),
+        }
+    }
+
+    fn spare(&self) -> usize {
+        self.shared.spare.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn put(&self, slot: Slot) {
+        self.shared.spare.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
+    }
+
+    fn pop(&self) -> Option<Slot> {
+        // The oldest first: it is surely done booting.
+        let mut spare = self.shared.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.is_empty() { None } else { Some(spare.remove(0)) }
+    }
+}

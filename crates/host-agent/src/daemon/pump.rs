@@ -1,0 +1,235 @@
+//! While the builder runs: its output from the agent to the front end, and everything that can end it.
+//!
+//! At most one piece of output is held here. While the front end does not take it, the agent is not read, the guest's
+//! socket fills up, and the builder waits: nothing grows. That time does not count as the builder's silence.
+
+use std::time::{Duration, Instant};
+
+use protocol::frame::{self, FrameError};
+use protocol::limits::PROCESS_STRINGS_MAX;
+use protocol::message::{Exit, FromAgent, ResourceLimits, Streams, ToAgent, Usage};
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
+use tokio::time::{Instant as Deadline, sleep_until};
+
+use super::Mode;
+use super::registry::Registry;
+use super::session::Connection;
+use crate::control::message::{FromDaemon, ToDaemon};
+use crate::control::stream::{FrameReader, is_gone, send};
+use crate::request::{BUILD_DIR, BuildLimits, BuildRequest};
+use crate::slot::{plan::FromSlot, stalled};
+
+/// Strings in each message to the agent; one string has at most 128 KiB (Linux), a frame 1 MiB.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// A builder that has ended, or was given up.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// By itself, or by a limit.
+    Exit(Exit, Usage),
+    /// The front end is gone.
+    Cancelled,
+    /// The slot can't go on; the reason.
+    Lost(String),
+}
+
+/// The two connections into a slot.
+pub(super) struct Inside {
+    pub(super) agent_reader: FrameReader<OwnedReadHalf>,
+    pub(super) agent_writer: OwnedWriteHalf,
+    pub(super) slot: FrameReader<OwnedReadHalf>,
+    /// The write half of `slot`, so that it is not shut down.
+    pub(super) _slot_writer: OwnedWriteHalf,
+}
+
+/// Sends the agent what to run, and starts it.
+pub(super) async fn start(
+    inside: &mut Inside,
+    request: &BuildRequest,
+    limits: &BuildLimits,
+) -> Result<(), String> {
+    let strings: usize = request.argv.iter().map(|arg| arg.len() + 1).sum::<usize>()
+        + request.env.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
+    if strings > PROCESS_STRINGS_MAX {
+        return Err(format!(
+            "the builder's arguments and environment have {strings} bytes; a process can be given {PROCESS_STRINGS_MAX} \
+             (try passAsFile)"
+        ));
+    }
+    let mut messages = vec![ToAgent::Prepare {
+        program: request.program.clone(),
+        directory: BUILD_DIR.into(),
+        streams: Streams::Pty,
+        umask: 0o022,
+    }];
+    messages.extend(batches(&request.argv, |arg| arg.len()).map(ToAgent::Arguments));
+    messages
+        .extend(batches(&request.env, |(name, value)| name.len() + value.len()).map(ToAgent::Environment));
+    // One file can't be larger than all outputs may be together, so a runaway builder meets its limit before the disk's end.
+    messages.push(ToAgent::Limits(ResourceLimits { core: 0, file_size: limits.output_bytes }));
+    messages.push(ToAgent::Start);
+    for message in &messages {
+        send(&mut inside.agent_writer, message).await.map_err(|error| match error {
+            FrameError::TooLarge(size) => format!(
+                "one of the builder's arguments or environment variables has {size} bytes; Linux takes 131072 at most \
+                 (try passAsFile)"
+            ),
+            error => format!("failed to send the builder to the agent: {error}"),
+        })?;
+    }
+    Ok(())
+}
+
+fn batches<'a, T: Clone>(
+    items: &'a [T],
+    size: impl Fn(&T) -> usize + 'a,
+) -> impl Iterator<Item = Vec<T>> + 'a {
+    let mut rest = items;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let count = rest
+            .iter()
+            .take_while(|item| {
+                bytes += size(item) + 16;
+                bytes <= BATCH_BYTES
+            })
+            .count()
+            .max(1)
+            .min(rest.len());
+        let (batch, left) = rest.split_at(count);
+        rest = left;
+        (!batch.is_empty()).then(|| batch.to_vec())
+    })
+}
+
+/// Relays until the builder has ended. Returns how, and how many bytes of output there were.
+pub(super) async fn relay(
+    inside: &mut Inside,
+    connection: &mut Connection,
+    limits: &BuildLimits,
+    mode: &mut watch::Receiver<Mode>,
+    registry: &Registry,
+    build: u64,
+) -> (Ended, u64) {
+    let started = Instant::now();
+    let mut log_bytes = 0;
+    let mut heard = Instant::now();
+    let mut outgoing = Outgoing::default();
+    let mut over_limit = None;
+    let limited = |exit, started: Instant| {
+        let usage = Usage { wall_micros: started.elapsed().as_micros() as u64, ..Usage::default() };
+        Ended::Exit(exit, usage)
+    };
+    loop {
+        if outgoing.is_empty()
+            && let Some(exit) = over_limit.take()
+        {
+            return (limited(exit, started), log_bytes);
+        }
+        tokio::select! {
+            biased;
+            // Whoever asked comes first: it may be gone.
+            message = connection.reader.next::<ToDaemon>() => return (match message {
+                Ok(None) => Ended::Cancelled,
+                Err(error) if is_gone(&error) => Ended::Cancelled,
+                _ => Ended::Lost("the front end spoke while its build was running".into()),
+            }, log_bytes),
+            () = stopping(mode) => return (Ended::Lost("the daemon was stopped".into()), log_bytes),
+            written = outgoing.write_to(&mut connection.writer), if !outgoing.is_empty() => {
+                if written.is_err() {
+                    return (Ended::Cancelled, log_bytes);
+                }
+                heard = Instant::now();
+            }
+            message = inside.agent_reader.next::<FromAgent>(), if outgoing.is_empty() => match message {
+                Ok(Some(FromAgent::Output { bytes, .. })) => {
+                    heard = Instant::now();
+                    let mut bytes = bytes.into_vec();
+                    if let Some(limit) = limits.log_bytes
+                        && log_bytes + bytes.len() as u64 > limit
+                    {
+                        bytes.truncate((limit - log_bytes) as usize);
+                        over_limit = Some(Exit::LogLimit);
+                    }
+                    log_bytes += bytes.len() as u64;
+                    registry.build_log(build, log_bytes);
+                    if let Err(error) = outgoing.put(&FromDaemon::Output(bytes.into())) {
+                        return (Ended::Lost(error.to_string()), log_bytes);
+                    }
+                }
+                Ok(Some(FromAgent::Exited { exit, usage })) => return (Ended::Exit(exit, usage), log_bytes),
+                Ok(Some(_)) => {}
+                Ok(None) => return (Ended::Lost(AGENT_GONE.into()), log_bytes),
+                Err(error) if is_gone(&error) => return (Ended::Lost(AGENT_GONE.into()), log_bytes),
+                Err(error) => return (Ended::Lost(format!("the agent sent nonsense: {error}")), log_bytes),
+            },
+            event = inside.slot.next::<FromSlot>() => return (Ended::Lost(match event {
+                Ok(Some(FromSlot::Stalled(late))) => stalled(late),
+                Ok(Some(FromSlot::Failed(reason))) => reason,
+                Ok(Some(_)) => continue,
+                Ok(None) | Err(_) => "the slot's first process was killed".into(),
+            }), log_bytes),
+            () = at(started, limits.wall) => return (limited(Exit::TimedOut, started), log_bytes),
+            () = at(heard, limits.silence), if outgoing.is_empty() => {
+                return (limited(Exit::Silent, started), log_bytes);
+            }
+        }
+    }
+}
+
+const AGENT_GONE: &str = "the agent in the slot ended before the builder did";
+
+/// Returns when the daemon is ending at once.
+pub(super) async fn stopping(mode: &mut watch::Receiver<Mode>) {
+    if mode.wait_for(|mode| *mode == Mode::Stopping).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn at(from: Instant, limit: Option<Duration>) {
+    match limit.and_then(|limit| from.checked_add(limit)) {
+        Some(deadline) => sleep_until(Deadline::from_std(deadline)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One frame on its way to the front end; may be written in pieces.
+#[derive(Debug, Default)]
+struct Outgoing {
+    frame: Vec<u8>,
+    written: usize,
+}
+
+impl Outgoing {
+    fn is_empty(&self) -> bool {
+        self.written == self.frame.len()
+    }
+
+    fn put(&mut self, message: &FromDaemon) -> Result<(), FrameError> {
+        self.frame = frame::encode(message)?;
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Writes what can be written now. Cancelled, it has written nothing or told so.
+    async fn write_to(&mut self, writer: &mut OwnedWriteHalf) -> std::io::Result<()> {
+        self.written += writer.write(&self.frame[self.written..]).await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_keep_order_and_everything_and_stay_small() {
+        let items: Vec<usize> = (0..1000).map(|n| n * 7 % 5000).chain([BATCH_BYTES * 2, 1]).collect();
+        let batches: Vec<Vec<usize>> = batches(&items, |size| *size).collect();
+        assert_eq!(batches.concat(), items);
+        assert!(batches.iter().all(|batch| batch.len() == 1 || batch.iter().sum::<usize>() <= BATCH_BYTES));
+        assert!(batches.len() < items.len());
+    }
+}

@@ -1,0 +1,226 @@
+//! What `status` tells: every slot and every build there is, and what has been.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::peer::Peer;
+use crate::control::message::{BuildStatus, SlotStatus};
+use crate::request::BuildPhase;
+use crate::store_path::StoreName;
+
+/// Where a slot is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SlotState {
+    Booting,
+    Warm,
+    Busy,
+    Stopping,
+}
+
+impl SlotState {
+    fn as_str(self) -> &'static str {
+        match self {
+            SlotState::Booting => "booting",
+            SlotState::Warm => "warm",
+            SlotState::Busy => "busy",
+            SlotState::Stopping => "stopping",
+        }
+    }
+}
+
+/// How a build went out of sight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+#[derive(Debug)]
+pub(super) struct Registry {
+    started: Instant,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    slots: BTreeMap<u32, SlotRecord>,
+    builds: BTreeMap<u64, BuildRecord>,
+    next_build: u64,
+    fates: HashMap<&'static str, u64>,
+}
+
+#[derive(Debug)]
+struct SlotRecord {
+    uid: u32,
+    state: SlotState,
+    since: Instant,
+    boot: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct BuildRecord {
+    derivation: Option<StoreName>,
+    front_end: String,
+    uid: u32,
+    slot: Option<u32>,
+    phase: String,
+    since: Instant,
+    log_bytes: u64,
+}
+
+impl Registry {
+    pub(super) fn new() -> Self {
+        Self { started: Instant::now(), tables: Mutex::default() }
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(super) fn slot_booting(&self, id: u32, uid: u32) {
+        let record = SlotRecord { uid, state: SlotState::Booting, since: Instant::now(), boot: None };
+        self.tables().slots.insert(id, record);
+    }
+
+    pub(super) fn slot_booted(&self, id: u32, boot: Duration) {
+        if let Some(slot) = self.tables().slots.get_mut(&id) {
+            slot.state = SlotState::Warm;
+            slot.boot = Some(boot);
+        }
+    }
+
+    pub(super) fn slot_is(&self, id: u32, state: SlotState) {
+        if let Some(slot) = self.tables().slots.get_mut(&id) {
+            slot.state = state;
+        }
+    }
+
+    pub(super) fn slot_gone(&self, id: u32) {
+        self.tables().slots.remove(&id);
+    }
+
+    /// A place was reserved; the build's number.
+    pub(super) fn build_new(&self, front_end: &str, peer: Peer) -> u64 {
+        let mut tables = self.tables();
+        let id = tables.next_build;
+        tables.next_build += 1;
+        tables.builds.insert(
+            id,
+            BuildRecord {
+                derivation: None,
+                front_end: front_end.to_owned(),
+                uid: peer.uid,
+                slot: None,
+                phase: "reserved".into(),
+                since: Instant::now(),
+                log_bytes: 0,
+            },
+        );
+        id
+    }
+
+    pub(super) fn build_is_of(&self, id: u64, derivation: &StoreName) {
+        if let Some(build) = self.tables().builds.get_mut(&id) {
+            build.derivation = Some(derivation.clone());
+        }
+    }
+
+    pub(super) fn build_phase(&self, id: u64, phase: &BuildPhase) {
+        if let Some(build) = self.tables().builds.get_mut(&id) {
+            build.phase = match phase {
+                BuildPhase::Queued(_) => "queued",
+                BuildPhase::Preparing(slot) => {
+                    build.slot = Some(*slot);
+                    "preparing"
+                }
+                BuildPhase::Building => "building",
+                BuildPhase::Stopping => "stopping",
+                BuildPhase::Publishing => "publishing",
+            }
+            .into();
+        }
+    }
+
+    pub(super) fn build_log(&self, id: u64, bytes: u64) {
+        if let Some(build) = self.tables().builds.get_mut(&id) {
+            build.log_bytes = bytes;
+        }
+    }
+
+    pub(super) fn build_gone(&self, id: u64, fate: Fate) {
+        let mut tables = self.tables();
+        if tables.builds.remove(&id).is_some() {
+            let name = match fate {
+                Fate::Succeeded => "succeeded",
+                Fate::Failed => "failed",
+                Fate::Cancelled => "cancelled",
+            };
+            *tables.fates.entry(name).or_default() += 1;
+        }
+    }
+
+    /// Builds that succeeded, failed, were cancelled.
+    pub(super) fn fates(&self) -> (u64, u64, u64) {
+        let tables = self.tables();
+        let count = |name| tables.fates.get(name).copied().unwrap_or(0);
+        (count("succeeded"), count("failed"), count("cancelled"))
+    }
+
+    pub(super) fn slots(&self) -> Vec<SlotStatus> {
+        let memory = resident_by_uid();
+        self.tables()
+            .slots
+            .iter()
+            .map(|(id, slot)| SlotStatus {
+                id: *id,
+                uid: slot.uid,
+                state: slot.state.as_str().into(),
+                age: slot.since.elapsed(),
+                boot: slot.boot,
+                memory_bytes: memory.get(&slot.uid).copied().unwrap_or(0),
+            })
+            .collect()
+    }
+
+    pub(super) fn builds(&self) -> Vec<BuildStatus> {
+        let mut builds: Vec<BuildStatus> = self
+            .tables()
+            .builds
+            .values()
+            .map(|build| BuildStatus {
+                derivation: build.derivation.clone(),
+                front_end: build.front_end.clone(),
+                uid: build.uid,
+                slot: build.slot,
+                phase: build.phase.clone(),
+                age: build.since.elapsed(),
+                log_bytes: build.log_bytes,
+            })
+            .collect();
+        builds.sort_by_key(|build| build.slot.is_none());
+        builds
+    }
+}
+
+/// Resident memory of all processes, by real uid, bytes. Processes that end meanwhile are left out.
+fn resident_by_uid() -> HashMap<u32, u64> {
+    let mut resident = HashMap::new();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for process in processes.filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit()) {
+        let Ok(status) = std::fs::read_to_string(process.path().join("status")) else { continue };
+        let number = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            line.split_ascii_whitespace().next()?.parse::<u64>().ok()
+        };
+        if let (Some(uid), Some(kib)) = (number("Uid:"), number("VmRSS:")) {
+            *resident.entry(uid as u32).or_default() += kib << 10;
+        }
+    }
+    resident
+}
