@@ -1,10 +1,19 @@
 //! The command line: one module a command, each flag defined once.
 
+mod check;
+mod daemon;
+mod machine_spec;
+mod slot_init;
+mod status;
+
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::config::Config;
 
 /// Names under which this program is the build hook: Nix before 2.10 can't give its hook an argument of ours.
 pub const HOOK_NAME: &str = "darling-builder-hook";
@@ -13,16 +22,49 @@ pub const HOOK_NAME: &str = "darling-builder-hook";
 #[derive(Debug, Parser)]
 #[command(name = "host-agent", version, max_term_width = 100, arg_required_else_help = true)]
 struct Cli {
-    /// Configuration file [default: $DARLING_BUILDER_CONFIG, else /etc/darling-builder/config.toml]
+    /// Configuration file [default: $DARLING_BUILDER_CONFIG, else /etc/darling-builder/config.toml if it exists]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Check that builds can work on this machine, and say how to mend what is in the way
+    #[arg(long)]
+    check: bool,
 
     #[command(subcommand)]
     command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Run the daemon in the foreground (as root); SIGTERM stops it, SIGUSR1 finishes what runs first
+    Daemon,
+    /// Nix's build hook: started by Nix, never by hand
+    #[command(hide = true)]
+    BuildHook {
+        /// Nix's verbosity, 0 (errors) to 7 (vomit)
+        verbosity: u32,
+    },
+    /// The first process of a slot: started by the daemon, never by hand
+    #[command(hide = true)]
+    SlotInit,
+    /// Show slots, builds and their phases
+    Status {
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print this machine as a line for `builders` or /etc/nix/machines of another one
+    MachineSpec {
+        /// How the other machine reaches this one
+        #[arg(long, value_name = "URI", default_value_t = default_uri())]
+        uri: String,
+    },
+}
+
+fn default_uri() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    format!("ssh-ng://{}", name.to_string_lossy())
+}
 
 /// Parses the command line and runs the command it names.
 pub fn run() -> ExitCode {
@@ -31,6 +73,36 @@ pub fn run() -> ExitCode {
     if personality.is_some_and(|name| name == HOOK_NAME) {
         args.splice(0..1, ["host-agent".into(), "build-hook".into()]);
     }
-    let _cli = Cli::parse_from(args);
-    ExitCode::SUCCESS
+    let cli = Cli::parse_from(args);
+    let config = || Config::load(cli.config.as_deref());
+    if cli.check {
+        return check::run(config());
+    }
+    let Some(command) = cli.command else {
+        // `arg_required_else_help` has answered an empty line; what is left is `--config` alone.
+        return fail(&"no command given; see `host-agent --help`");
+    };
+    match command {
+        Command::SlotInit => slot_init::run(),
+        Command::BuildHook { .. } => ExitCode::FAILURE,
+        Command::Daemon => with(config(), daemon::run),
+        Command::Status { json } => with(config(), |config| status::run(&config, json)),
+        Command::MachineSpec { uri } => with(config(), |config| machine_spec::run(&config, &uri)),
+    }
+}
+
+fn with(
+    config: Result<Config, crate::config::ConfigError>,
+    command: impl FnOnce(Config) -> ExitCode,
+) -> ExitCode {
+    match config {
+        Ok(config) => command(config),
+        Err(error) => fail(&error),
+    }
+}
+
+/// Says why on stderr.
+fn fail(error: &dyn Display) -> ExitCode {
+    eprintln!("host-agent: {error}");
+    ExitCode::FAILURE
 }

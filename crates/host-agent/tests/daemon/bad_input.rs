@@ -1,0 +1,117 @@
+//! Wrong peers, frames and configurations get one clear error, and the daemon goes on.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use host_agent::control::message::{CONTROL_VERSION, FromDaemon, ToDaemon};
+use protocol::frame;
+
+use crate::harness::{Daemon, skipped};
+
+fn host_agent(args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_host-agent"))
+        .args(args)
+        .env_remove("DARLING_BUILDER_CONFIG")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(output.stdout.is_empty());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn with_config(text: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    std::fs::write(&path, text).unwrap();
+    host_agent(&["--config", path.to_str().unwrap(), "status"])
+        .replace(directory.path().to_str().unwrap(), "DIR")
+}
+
+#[test]
+fn a_wrong_configuration_is_an_error_that_names_the_key() {
+    insta::assert_snapshot!(with_config("max-job = 3\n"), @"");
+    insta::assert_snapshot!(with_config("max-jobs = 0\n"), @"");
+    insta::assert_snapshot!(with_config("guest = \"wine\"\n"), @"");
+    insta::assert_snapshot!(with_config(&format!("socket = \"/{}\"\n", "x".repeat(120))), @"");
+    insta::assert_snapshot!(host_agent(&["--config", "/no/such/file", "status"]), @"");
+}
+
+#[test]
+fn a_dead_daemon_is_an_error_that_says_how_to_start_it() {
+    insta::assert_snapshot!(with_config("socket = \"/no/such/socket\"\n"), @"");
+}
+
+#[test]
+fn garbage_truncation_and_wrong_versions_are_refused_and_the_daemon_goes_on() {
+    if skipped() {
+        return;
+    }
+    let daemon = Daemon::start("");
+    let refused = |bytes: &[u8]| {
+        let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+        stream.set_read_timeout(Some(crate::harness::LIMIT)).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answers = Vec::new();
+        while let Ok(Some(answer)) = frame::read::<FromDaemon>(&mut stream) {
+            answers.push(answer);
+        }
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        answers
+    };
+    let hello =
+        frame::encode(&ToDaemon::Hello { version: CONTROL_VERSION, front_end: "test".into() }).unwrap();
+    let reason = |answers: Vec<FromDaemon>| match answers.into_iter().last() {
+        Some(FromDaemon::Refused(reason)) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert!(reason(refused(b"\xff\xff\xff\xffgarbage")).contains("exceeds the limit"));
+    assert!(reason(refused(b"\x04\x00\x00\x00\xff\xff\xff\xff")).contains("malformed"));
+    assert!(refused(&hello[..7]).is_empty());
+    let old = frame::encode(&ToDaemon::Hello { version: 99, front_end: "test".into() }).unwrap();
+    assert!(matches!(refused(&old)[..], [FromDaemon::Hello { version: CONTROL_VERSION, .. }]));
+    let end = frame::encode(&ToDaemon::RequestEnd).unwrap();
+    assert!(reason(refused(&[&hello[..], &end].concat())).contains("reserved first"));
+    let reserve = frame::encode(&ToDaemon::Reserve).unwrap();
+    assert!(reason(refused(&[&hello[..], &reserve, &end].concat())).contains("understand the request"));
+    assert_eq!(daemon.status().builds, []);
+}
+
+#[test]
+fn a_stranger_is_refused_with_what_to_do() {
+    if skipped() {
+        return;
+    }
+    let daemon = Daemon::start("");
+    // The daemon's directory is root's alone, so the stranger needs a way to the socket first.
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(daemon.directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = daemon.directory.path().join("host-agent");
+    std::fs::copy(env!("CARGO_BIN_EXE_host-agent"), &program).unwrap();
+    use std::os::unix::process::CommandExt;
+    let output = Command::new(program)
+        .arg("--config")
+        .arg(daemon.directory.path().join("config.toml"))
+        .arg("status")
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("uid 65534 is neither root nor a member of the group 'nixbld'"), "{stderr}");
+    assert!(stderr.contains("allowed-uids"), "{stderr}");
+}
+
+#[test]
+fn a_second_daemon_on_the_same_directory_is_refused() {
+    if skipped() {
+        return;
+    }
+    let daemon = Daemon::start("");
+    let config = daemon.directory.path().join("config.toml");
+    let stderr = host_agent(&["--config", config.to_str().unwrap(), "daemon"]);
+    assert!(stderr.contains("another darling-builder daemon runs"), "{stderr}");
+    assert!(daemon.connect().status().is_ok());
+}

@@ -1,0 +1,221 @@
+//! A daemon on a store and a state directory of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use host_agent::control::client::{BuildEvent, Client, Place};
+use host_agent::control::message::StatusReport;
+use host_agent::request::{BuildLimits, BuildReport, BuildRequest, Network, OutputRequest};
+use host_agent::store_path::StoreName;
+use protocol::ByteString;
+
+/// Longest that any step of a test may take.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// First uid of these daemons' slots. Each daemon of this process gets a range of its own.
+const UID_BASE: u32 = 2_100_000_000;
+
+/// Says why a test is skipped, if it must be.
+pub fn skipped() -> bool {
+    let reason = if !nix::unistd::geteuid().is_root() {
+        "not root"
+    } else if !agent().is_file() {
+        "no darwin-agent beside host-agent (cargo build -p darwin-agent)"
+    } else {
+        return false;
+    };
+    eprintln!("skipped: {reason}");
+    true
+}
+
+fn agent() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_host-agent")).with_file_name("darwin-agent")
+}
+
+/// A running daemon; killed when dropped.
+pub struct Daemon {
+    pub directory: tempfile::TempDir,
+    pub child: Child,
+    pub uid_base: u32,
+}
+
+/// A finished build.
+pub struct Done {
+    pub report: BuildReport,
+    pub log: Vec<u8>,
+    /// Keeps the staged outputs.
+    pub client: Client,
+}
+
+impl Daemon {
+    /// Starts one with `extra` lines of configuration.
+    pub fn start(extra: &str) -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let directory = tempfile::Builder::new().prefix("dbt").tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("store")).unwrap();
+        let uid_base =
+            UID_BASE + (std::process::id() % 1000) * 70_000 + NEXT.fetch_add(1, Ordering::SeqCst) * 1000;
+        let path = directory.path().display();
+        std::fs::write(
+            directory.path().join("config.toml"),
+            format!(
+                "socket = \"{path}/s\"\nguest = \"linux\"\nstate-directory = \"{path}/state\"\n\
+                 store-directory = \"{path}/store\"\nuid-base = {uid_base}\n{extra}\n"
+            ),
+        )
+        .unwrap();
+        let child = Self::spawn(directory.path());
+        let daemon = Self { directory, child, uid_base };
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    fn spawn(directory: &Path) -> Child {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_host-agent"))
+            .arg("--config")
+            .arg(directory.join("config.toml"))
+            .arg("daemon")
+            .env("RUST_LOG", "debug")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        // Through the test's own output, so that it is shown with the test that fails.
+        std::thread::spawn(move || {
+            log.lines().map_while(Result::ok).for_each(|line| eprintln!("daemon: {line}"))
+        });
+        child
+    }
+
+    /// Starts it again on the same directories.
+    pub fn restart(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.child = Self::spawn(self.directory.path());
+        self.wait_until_ready();
+    }
+
+    fn wait_until_ready(&self) {
+        let deadline = Instant::now() + LIMIT;
+        while Client::connect(&self.socket(), "test").is_err() {
+            assert!(Instant::now() < deadline, "the daemon did not become ready");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("s")
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.directory.path().join("store")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(&self.socket(), "test").unwrap()
+    }
+
+    pub fn status(&self) -> StatusReport {
+        self.connect().status().unwrap()
+    }
+
+    /// Starts a build; its events can be awaited.
+    pub fn submit(&self, request: &BuildRequest) -> Client {
+        let mut client = self.connect();
+        assert!(matches!(client.reserve().unwrap(), Place::Reserved { .. }));
+        client.submit(request).unwrap();
+        client
+    }
+
+    /// Runs a build to its end.
+    pub fn build(&self, request: &BuildRequest) -> Done {
+        finish(self.submit(request))
+    }
+
+    /// A build of this script, with one output `out`.
+    pub fn request(&self, script: &str) -> BuildRequest {
+        let out = name("out");
+        let out_path = out.in_store(&self.store());
+        let env = [
+            ("PATH", "/bin:/usr/bin".to_owned()),
+            ("out", out_path.display().to_string()),
+            ("NIX_BUILD_TOP", "/build".to_owned()),
+        ];
+        BuildRequest {
+            derivation: name("test.drv"),
+            program: "/bin/sh".into(),
+            argv: ["sh", "-c", script].map(ByteString::from).into(),
+            env: env.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
+            files: Vec::new(),
+            inputs: Vec::new(),
+            outputs: vec![OutputRequest { name: "out".into(), path: out, wanted: true, digest: None }],
+            network: Network::Loopback,
+            limits: BuildLimits::default(),
+            keep_failed: false,
+        }
+    }
+
+    /// Host processes that any slot of this daemon runs, by uid.
+    pub fn slot_processes(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(status) = std::fs::read_to_string(entry.path().join("status")) else { continue };
+            let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+            let uid = uid.and_then(|line| line.split_whitespace().next()?.parse::<u32>().ok());
+            if uid.is_some_and(|uid| (self.uid_base..self.uid_base + 1000).contains(&uid)) {
+                found.push(status.lines().next().unwrap_or_default().to_owned());
+            }
+        }
+        found
+    }
+
+    /// Waits until `condition` holds.
+    pub fn eventually(&self, within: Duration, what: &str, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + within;
+        while !condition() {
+            assert!(Instant::now() < deadline, "{what}: not within {within:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads events until the build is over.
+pub fn finish(mut client: Client) -> Done {
+    let mut log = Vec::new();
+    loop {
+        match client.next_event().unwrap() {
+            BuildEvent::Output(bytes) => log.extend(bytes),
+            BuildEvent::Finished(report) => return Done { report: *report, log, client },
+            BuildEvent::Phase(_) | BuildEvent::Note(_) => {}
+        }
+    }
+}
+
+/// A store name with a hash part that differs by name.
+pub fn name(name: &str) -> StoreName {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    const BASE32: &[u8] = b"0123456789abcdfghijklmnpqrsvwxyz";
+    let mut hash = Vec::new();
+    for round in 0..32 {
+        let mut hasher = DefaultHasher::new();
+        (round, name).hash(&mut hasher);
+        hash.push(BASE32[hasher.finish() as usize % 32]);
+    }
+    StoreName::parse(&[&hash, b"-".as_slice(), name.as_bytes()].concat()).unwrap()
+}

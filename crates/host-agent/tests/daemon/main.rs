@@ -1,0 +1,11 @@
+//! The real daemon with the stand-in guest, asked by the real client. Needs root (namespaces, mounts) and the agent beside
+//! `host-agent`; reported as skipped without.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod bad_input;
+mod ending;
+mod harness;
+mod hermetic;
+mod limits;
+mod results;
