@@ -1,3 +1,74 @@
 //! Development tasks, one module a command.
 
-fn main() {}
+mod binaries;
+mod flags;
+mod nix_roots;
+mod task;
+mod test;
+mod workspace;
+mod world;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use nix::sys::signal::{SigSet, Signal};
+
+use flags::{BenchCommand, Command, Flags};
+use workspace::Workspace;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    match run(flags.command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `false`: it was done, and the result is bad.
+fn run(command: Command) -> Result<bool> {
+    match command {
+        Command::WorldInit { spec } => world::init::run(&spec).map(|()| true),
+        Command::WorldTask => task::run(),
+        command => {
+            remove_worlds_when_interrupted()?;
+            let workspace = Workspace::find()?;
+            match command {
+                Command::Test(flags) => test::run(&workspace, &flags),
+                Command::NixRoots { nix } => {
+                    for release in nix_roots::select(&nix)? {
+                        println!("{}", nix_roots::root(&workspace.target, release)?.display());
+                    }
+                    Ok(true)
+                }
+                _ => anyhow::bail!("not yet"),
+            }
+        }
+    }
+}
+
+/// Ctrl-C and SIGTERM end worlds by themselves; what they have on disk must be removed. Children get an empty signal
+/// mask from the standard library.
+fn remove_worlds_when_interrupted() -> Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGHUP);
+    signals.thread_block()?;
+    std::thread::spawn(move || {
+        let signal = signals.wait();
+        world::end_all();
+        std::process::exit(128 + signal.map_or(0, |signal| signal as i32));
+    });
+    Ok(())
+}
+
+/// A line that says what takes time.
+pub fn progress(line: &str) {
+    let _ = writeln!(std::io::stderr(), "• {line}");
+}

@@ -1,0 +1,103 @@
+//! Every command and flag, each defined once.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Development tasks of darling-builder.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+pub struct Flags {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the main job: a real Nix builds a small package for x86_64-darwin through hook, daemon and slot
+    Demo(DemoFlags),
+    /// Run every check: format, lints, unit tests, then the fixtures through real Nix of several versions
+    Test(TestFlags),
+    /// Measure
+    Bench {
+        /// What to measure.
+        #[command(subcommand)]
+        what: BenchCommand,
+    },
+    /// Unpack Debian's Nix packages of several suites below target/nix-roots, as root directories to run them in
+    NixRoots {
+        /// Which version
+        #[arg(long, default_value = "all", value_name = "VERSION|all")]
+        nix: String,
+    },
+    /// First process of a world (used by the other commands)
+    #[command(hide = true)]
+    WorldInit {
+        /// Description of the world, JSON.
+        spec: PathBuf,
+    },
+    /// What runs in a world (used by the other commands)
+    #[command(hide = true)]
+    WorldTask,
+}
+
+/// Flags of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoFlags {
+    /// Which Nix to show it with
+    #[arg(long, default_value = "2.8.0", value_name = "VERSION")]
+    pub nix: String,
+    /// Use the stand-in guest even if Darling is there
+    #[arg(long)]
+    pub stand_in: bool,
+}
+
+/// Flags of `test`.
+#[derive(Debug, Args)]
+pub struct TestFlags {
+    /// Which Nix to run the fixtures through
+    #[arg(long, default_value = "all", value_name = "VERSION|all")]
+    pub nix: String,
+    /// Only end-to-end tests whose name contains this; leaves out format, lints and unit tests
+    #[arg(long, value_name = "NAME")]
+    pub only: Option<String>,
+    /// Run the fixtures on Darling as well
+    #[arg(long)]
+    pub darling: bool,
+    /// Leave out format, lints and unit tests
+    #[arg(long)]
+    pub end_to_end: bool,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// What a build through the hook costs beyond the same build made locally, and beside Nix's own remote builder
+    Overhead(OverheadFlags),
+    /// Hash and reference scan of a large output, beside nix-store --dump | sha256sum
+    Hash(HashFlags),
+}
+
+/// Flags of `bench overhead`.
+#[derive(Debug, Args)]
+pub struct OverheadFlags {
+    /// Which Nix
+    #[arg(long, default_value = "2.8.0", value_name = "VERSION")]
+    pub nix: String,
+    /// Rounds; each way builds once a round
+    #[arg(long, default_value_t = 15, value_name = "N")]
+    pub rounds: u32,
+}
+
+/// Flags of `bench hash`.
+#[derive(Debug, Args)]
+pub struct HashFlags {
+    /// Size of the output, MiB
+    #[arg(long, default_value_t = 2048, value_name = "MIB")]
+    pub mib: u64,
+    /// Rounds; each way runs once a round
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub rounds: u32,
+}

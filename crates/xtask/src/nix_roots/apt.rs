@@ -1,0 +1,92 @@
+//! Packages of another Debian suite, fetched by the machine's own apt with a configuration of its own.
+//!
+//! The archive's address is the one that this machine uses for its own suite, signatures are checked with Debian's
+//! keyring, and nothing of the machine's apt state is read or written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Downloads `names` of `suite` and everything they depend on; returns the package files.
+pub fn download(directory: &Path, suite: &str, names: &[&str]) -> Result<Vec<PathBuf>> {
+    if !Path::new(KEYRING).exists() {
+        bail!("this machine has no {KEYRING} (package debian-archive-keyring)");
+    }
+    for sub in ["state/lists/partial", "cache/archives/partial", "sources"] {
+        fs::create_dir_all(directory.join(sub))?;
+    }
+    let sources = format!("deb [signed-by={KEYRING}] {} {suite} main\n", archive()?);
+    fs::write(directory.join("sources/suite.list"), sources)?;
+    // An empty list of installed packages: dependencies are resolved from nothing, as for a new root.
+    fs::write(directory.join("status"), "")?;
+    run(apt(directory).arg("update"))?;
+    run(apt(directory).args(["install", "--yes", "--download-only"]).args(names))?;
+    let mut packages = Vec::new();
+    for entry in fs::read_dir(directory.join("cache/archives"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            packages.push(path);
+        }
+    }
+    packages.sort();
+    Ok(packages)
+}
+
+/// Where this machine gets Debian from.
+fn archive() -> Result<String> {
+    let output = Command::new("apt-get")
+        .args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"])
+        .output()
+        .context("failed to run apt-get")?;
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let codename =
+        release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or_default();
+    let debian = release.lines().any(|line| line == "ID=debian");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let uri = text.lines().filter_map(|line| line.split_once(' ')).find(|(_, release)| *release == codename);
+    match uri {
+        Some((uri, _)) if debian => Ok(uri.to_owned()),
+        _ => bail!("apt on this machine names no Debian archive to get other suites from"),
+    }
+}
+
+fn apt(directory: &Path) -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
+    let at = |sub: &str| directory.join(sub).display().to_string();
+    for option in [
+        format!("Dir::State={}", at("state")),
+        format!("Dir::State::status={}", at("status")),
+        format!("Dir::Cache={}", at("cache")),
+        format!("Dir::Etc::SourceParts={}", at("sources")),
+        "Dir::Etc::SourceList=/dev/null".into(),
+        "Dir::Etc::Preferences=/dev/null".into(),
+        "Dir::Etc::PreferencesParts=/dev/null".into(),
+        "APT::Install-Recommends=false".into(),
+        "APT::Architectures=amd64".into(),
+        "APT::Sandbox::User=root".into(),
+        "Acquire::Languages=none".into(),
+        "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false".into(),
+        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".into(),
+        "Acquire::Retries=2".into(),
+        "Acquire::http::Timeout=30".into(),
+    ] {
+        command.args(["-o", &option]);
+    }
+    command.arg("--quiet");
+    command
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().context("failed to run apt-get")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let errors: Vec<_> = errors.lines().filter(|line| line.starts_with("E:")).collect();
+    bail!("apt-get failed: {}", errors.join("; "))
+}

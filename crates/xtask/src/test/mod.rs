@@ -1,0 +1,81 @@
+//! `cargo xtask test`: format, lints, unit tests, then the fixtures through real Nix.
+
+mod cases;
+pub mod end_to_end;
+mod report;
+mod rust_checks;
+
+use anyhow::Result;
+
+use crate::binaries::{self, Profile};
+use crate::flags::TestFlags;
+use crate::task::Task;
+use crate::workspace::Workspace;
+use crate::world::{Guest, Mode, Root, World, possible};
+use crate::{nix_roots, progress};
+use report::{Outcome, Report, Verdict};
+
+/// Everything in one world must be over by then.
+const WORLD_LIMIT_SECONDS: u64 = 900;
+
+/// Runs the tests; `false` if one failed.
+pub fn run(workspace: &Workspace, flags: &TestFlags) -> Result<bool> {
+    let mut report = Report::default();
+    if flags.only.is_none() && !flags.end_to_end {
+        rust_checks::run(workspace, &mut report)?;
+    }
+    match possible() {
+        Ok(()) => end_to_end(workspace, flags, &mut report)?,
+        Err(reason) => report.skip_group("end-to-end", &reason),
+    }
+    report.finish();
+    Ok(report.succeeded())
+}
+
+fn end_to_end(workspace: &Workspace, flags: &TestFlags, report: &mut Report) -> Result<()> {
+    binaries::build(workspace, Profile::Debug)?;
+    for release in nix_roots::select(&flags.nix)? {
+        let root = match nix_roots::root(&workspace.target, release) {
+            Ok(root) => root,
+            Err(error) => {
+                report.skip_group(&format!("nix-{}", release.version), &format!("{error:#}"));
+                continue;
+            }
+        };
+        for mode in [Mode::SingleUser, Mode::Daemon] {
+            let world = World {
+                nix: release.version.into(),
+                root: Root::Unpacked(root.clone()),
+                mode,
+                guest: Guest::Linux,
+                project: workspace.project.clone(),
+                target: workspace.target.clone(),
+                profile: Profile::Debug.directory().into(),
+                task: Task::Test { only: flags.only.clone() },
+                limit_seconds: WORLD_LIMIT_SECONDS,
+            };
+            run_world(&world, report)?;
+        }
+    }
+    Ok(())
+}
+
+fn run_world(world: &World, report: &mut Report) -> Result<()> {
+    let group = format!("nix-{} {} {}", world.nix, world.mode.as_str(), world.guest.as_str());
+    progress(&format!("{group} …"));
+    let (outcomes, succeeded) = world.run()?;
+    let outcomes: Vec<Outcome> = match outcomes {
+        Some(bytes) => serde_json::from_slice(&bytes)?,
+        None => Vec::new(),
+    };
+    let failed = outcomes.iter().any(|outcome| matches!(outcome.verdict, Verdict::Failed(_)));
+    report.add_group(&group, outcomes);
+    if !succeeded && !failed {
+        let reason = "the world ended before its tests did; see above".to_owned();
+        report.add(
+            &group,
+            Outcome { name: format!("{group} world"), seconds: 0.0, verdict: Verdict::Failed(reason) },
+        );
+    }
+    Ok(())
+}

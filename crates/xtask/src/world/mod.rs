@@ -1,0 +1,228 @@
+//! A world: a root directory of its own, in private namespaces, in which a real Nix of a chosen version works on a
+//! store of its own. The machine's `/nix`, accounts and processes are neither seen nor changed.
+//!
+//! ```text
+//! xtask ─ unshare ─ xtask world-init   pid 1: mounts, pivots, reaps; ends when xtask does
+//!                     └ xtask world-task   the tests, the demo, a measurement: ordinary children, ordinary paths
+//! ```
+//!
+//! Everything in a world ends with its pid 1, and its mounts with its last process, so no way of dying leaves
+//! anything behind but the scratch directory, which the next run removes.
+
+pub mod accounts;
+pub mod daemon;
+pub mod init;
+pub mod leftovers;
+pub mod limited;
+mod loopback;
+mod root;
+pub mod session;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::task::Task;
+
+/// Where a world sees the repository.
+pub const PROJECT: &str = "/project";
+/// Where a world sees cargo's target directory.
+pub const TARGET: &str = "/target";
+/// Where a world leaves what is to be read from outside.
+pub const REPORT: &str = "/scratch/report.json";
+
+/// What a world is made from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct World {
+    /// Version of its Nix.
+    pub nix: String,
+    /// Where its programs come from.
+    pub root: Root,
+    /// Who builds.
+    pub mode: Mode,
+    /// What runs inside slots.
+    pub guest: Guest,
+    /// The repository.
+    pub project: PathBuf,
+    /// Cargo's target directory.
+    pub target: PathBuf,
+    /// Cargo profile directory below the target directory that has our programs.
+    pub profile: String,
+    /// What to do there.
+    pub task: Task,
+    /// Seconds after which everything in the world is killed.
+    pub limit_seconds: u64,
+}
+
+/// Where a world's programs come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Root {
+    /// The machine's own root, read-only: where Darling is.
+    Machine,
+    /// A root made by [`crate::nix_roots`].
+    Unpacked(PathBuf),
+}
+
+/// Who builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// root opens the store itself.
+    SingleUser,
+    /// An unprivileged client asks a Nix daemon, which has build users.
+    Daemon,
+}
+
+impl Mode {
+    /// For test names.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::SingleUser => "single-user",
+            Mode::Daemon => "nix-daemon",
+        }
+    }
+}
+
+/// What runs inside slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Guest {
+    /// The stand-in.
+    Linux,
+    /// Darling.
+    Darling,
+}
+
+impl Guest {
+    /// As in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Guest::Linux => "linux",
+            Guest::Darling => "darling",
+        }
+    }
+}
+
+/// A world's directory outside; removed with it.
+#[derive(Debug)]
+struct Scratch {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// Worlds to end when the program is interrupted: their scratch directories and first processes.
+static ALIVE: Mutex<Vec<(PathBuf, Option<u32>)>> = Mutex::new(Vec::new());
+
+impl Scratch {
+    fn new(target: &Path) -> Result<Self> {
+        let worlds = target.join("worlds");
+        fs::create_dir_all(&worlds)?;
+        remove_abandoned(&worlds);
+        let path = (0..)
+            .map(|number| worlds.join(format!("{}-{number}", std::process::id())))
+            .find(|path| !path.exists())
+            .context("no free name")?;
+        fs::create_dir(&path)?;
+        let lock = File::create(path.join("lock"))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
+        if let Ok(mut alive) = ALIVE.lock() {
+            alive.push((path.clone(), None));
+        }
+        Ok(Self { path, _lock: lock })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+        if let Ok(mut alive) = ALIVE.lock() {
+            alive.retain(|(path, _)| *path != self.path);
+        }
+    }
+}
+
+/// Removes the scratch directories of runs that were killed.
+fn remove_abandoned(worlds: &Path) {
+    for entry in fs::read_dir(worlds).into_iter().flatten().flatten() {
+        let Ok(lock) = File::open(entry.path().join("lock")) else { continue };
+        if Flock::lock(lock, FlockArg::LockExclusiveNonblock).is_ok() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Kills every world and removes what it has on disk; for the moment before an interrupted program ends.
+pub fn end_all() {
+    let Ok(alive) = ALIVE.lock() else { return };
+    for (path, process) in alive.iter() {
+        if let Some(process) = process {
+            let _ = kill(Pid::from_raw(*process as i32), Signal::SIGKILL);
+        }
+        // Dying processes may still be writing.
+        for _ in 0..50 {
+            if fs::remove_dir_all(path).is_ok() || !path.exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// Whether worlds can be made here; the text says why not, and what to do.
+pub fn possible() -> Result<(), String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(
+            "needs root for namespaces and uids of its own: run it with sudo -E env PATH=\"$PATH\"".into()
+        );
+    }
+    let works = Command::new("unshare")
+        .args(["--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "true"])
+        .stderr(Stdio::null())
+        .status();
+    match works {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err("namespaces are not permitted here (a container? give it --privileged)".into()),
+        Err(error) => Err(format!("failed to run unshare (package util-linux): {error}")),
+    }
+}
+
+impl World {
+    /// Makes the world, does its task there and returns the report it left, if any, and whether it succeeded.
+    pub fn run(&self) -> Result<(Option<Vec<u8>>, bool)> {
+        let scratch = Scratch::new(&self.target)?;
+        let spec = scratch.path.join("world.json");
+        fs::write(&spec, serde_json::to_vec(self)?)?;
+        // Its standard input is its lifeline: it ends when this process does, however that happens.
+        let mut world = Command::new("unshare")
+            .args(["--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child"])
+            .arg(std::env::current_exe()?)
+            .arg("world-init")
+            .arg(&spec)
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("failed to run unshare (package util-linux)")?;
+        if let Ok(mut alive) = ALIVE.lock() {
+            alive
+                .iter_mut()
+                .filter(|(path, _)| *path == scratch.path)
+                .for_each(|(_, id)| *id = Some(world.id()));
+        }
+        // `wait` would close the lifeline first.
+        let lifeline = world.stdin.take();
+        let status = world.wait()?;
+        drop(lifeline);
+        let mounts = fs::read("/proc/self/mountinfo")?;
+        let path = scratch.path.display().to_string();
+        ensure!(
+            !mounts.windows(path.len()).any(|window| window == path.as_bytes()),
+            "a mount of the world is left outside it"
+        );
+        Ok((fs::read(scratch.path.join("report.json")).ok(), status.success()))
+    }
+}
