@@ -26,6 +26,8 @@ pub enum Command {
         #[command(subcommand)]
         what: BenchCommand,
     },
+    /// Run a command in a world as the tests have it: root, Nix single-user, the daemon and the hook set up
+    InWorld(InWorldFlags),
     /// Unpack Debian's Nix packages of several suites below target/nix-roots, as root directories to run them in
     NixRoots {
         /// Which version
@@ -69,6 +71,20 @@ pub struct TestFlags {
     /// Leave out format, lints and unit tests
     #[arg(long)]
     pub end_to_end: bool,
+}
+
+/// Flags of `in-world`.
+#[derive(Debug, Args)]
+pub struct InWorldFlags {
+    /// Which Nix
+    #[arg(long, default_value = "2.8.0", value_name = "VERSION")]
+    pub nix: String,
+    /// Nix alone, without our daemon
+    #[arg(long)]
+    pub no_daemon: bool,
+    /// The command, and its arguments
+    #[arg(trailing_var_arg = true, required = true)]
+    pub command: Vec<String>,
 }
 
 /// What to measure.

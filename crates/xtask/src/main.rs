@@ -2,6 +2,7 @@
 
 mod binaries;
 mod flags;
+mod in_world;
 mod nix_roots;
 mod task;
 mod test;
@@ -46,6 +47,7 @@ fn run(command: Command) -> Result<bool> {
                     }
                     Ok(true)
                 }
+                Command::InWorld(flags) => in_world::run(&workspace, &flags),
                 _ => anyhow::bail!("not yet"),
             }
         }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::test;
+use crate::{in_world, test};
 use crate::world::init;
 
 /// What runs inside a world.
@@ -14,6 +14,13 @@ pub enum Task {
         /// Part of the name.
         only: Option<String>,
     },
+    /// Any command.
+    Command {
+        /// Program and arguments.
+        words: Vec<String>,
+        /// With our daemon running.
+        daemon: bool,
+    },
 }
 
 /// Does the task of the world that this process is in; `false` if its result is bad.
@@ -21,5 +28,6 @@ pub fn run() -> Result<bool> {
     let world = init::world()?;
     match world.task.clone() {
         Task::Test { only } => test::end_to_end::run(world, only.as_deref()),
+        Task::Command { words, daemon } => in_world::inside(world, &words, daemon),
     }
 }

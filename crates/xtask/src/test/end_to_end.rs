@@ -16,7 +16,8 @@ pub fn run(world: World, only: Option<&str>) -> Result<bool> {
     let prefix = format!("{} {} {}", world.nix, world.mode.as_str(), world.guest.as_str());
     let mut outcomes = Vec::new();
     let before = Before::look()?;
-    let mut session = Session::open(world, false)?;
+    let mut session = Session::new(world)?;
+    session.start_daemons(false)?;
     for (theme, theme_cases) in cases::THEMES {
         for case in *theme_cases {
             let name = format!("{theme}::{}", case.name);

@@ -78,18 +78,24 @@ impl Build {
 }
 
 impl Session {
-    /// Starts our daemon and, if the mode asks for one, Nix's.
-    pub fn open(world: World, visible_daemon: bool) -> Result<Self> {
+    /// Sets up Nix.
+    pub fn new(world: World) -> Result<Self> {
         daemon::configure(&world, "")?;
         std::fs::create_dir_all("/run/nix-conf")?;
-        let mut session = Self { world, daemon: None, nix_daemon: None };
+        let session = Self { world, daemon: None, nix_daemon: None };
         let init = session.run_as_root("nix-store", &["--init"])?;
         ensure!(init.status.success(), "nix-store --init failed: {}", String::from_utf8_lossy(&init.stderr));
-        session.daemon = Some(HostDaemon::start(&session.world, visible_daemon)?);
-        if session.world.mode == Mode::Daemon {
-            session.start_nix_daemon()?;
-        }
         Ok(session)
+    }
+
+    /// Starts our daemon, which prints on our standard error if it is to be `visible`, and Nix's, if the mode asks
+    /// for one.
+    pub fn start_daemons(&mut self, visible: bool) -> Result<()> {
+        self.daemon = Some(HostDaemon::start(&self.world, visible)?);
+        match self.world.mode {
+            Mode::SingleUser => Ok(()),
+            Mode::Daemon => self.start_nix_daemon(),
+        }
     }
 
     fn start_nix_daemon(&mut self) -> Result<()> {
@@ -207,6 +213,7 @@ impl Session {
         for attribute in &build.attributes {
             command.args(["-A", attribute]);
         }
+        command.args(&build.arguments);
         let finished = limited::run(&mut command, LIMIT)?.must_succeed()?;
         let text = String::from_utf8(finished.stdout)?;
         Ok(PathBuf::from(text.lines().next().context("no derivation")?))

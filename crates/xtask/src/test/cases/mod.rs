@@ -1,6 +1,19 @@
 //! The end-to-end tests: each builds a fixture through the hook and says what must come of it.
 
+mod attributes;
+mod bad_input;
+mod cancellation;
+mod daemon_life;
+mod failures;
+mod fixed;
+mod hermetic;
+mod logs;
 mod outputs;
+mod references;
+mod refused;
+mod same_as_local;
+mod scheduling;
+mod store_object;
 
 use std::fmt;
 
@@ -27,9 +40,7 @@ pub enum Place {
     Everywhere,
     /// What it shows does not depend on who builds.
     SingleUser,
-    /// It is about the Nix daemon.
-    NixDaemon,
-    /// Its builder needs Linux (`/proc`, bash's `/dev/tcp`).
+    /// As `SingleUser`, and its builder needs Linux (`/proc`, bash's `/dev/tcp`).
     LinuxGuest,
 }
 
@@ -51,7 +62,6 @@ impl Case {
         match self.place {
             Place::Everywhere => true,
             Place::SingleUser => world.mode == Mode::SingleUser,
-            Place::NixDaemon => world.mode == Mode::Daemon,
             Place::LinuxGuest => world.mode == Mode::SingleUser && world.guest == Guest::Linux,
         }
     }
@@ -71,4 +81,30 @@ macro_rules! cases {
 use cases;
 
 /// All tests by theme, in the order they run.
-pub const THEMES: &[(&str, &[Case])] = &[("outputs", outputs::CASES)];
+pub const THEMES: &[(&str, &[Case])] = &[
+    ("outputs", outputs::CASES),
+    ("references", references::CASES),
+    ("fixed", fixed::CASES),
+    ("attributes", attributes::CASES),
+    ("same_as_local", same_as_local::CASES),
+    ("failures", failures::CASES),
+    ("logs", logs::CASES),
+    ("scheduling", scheduling::CASES),
+    ("refused", refused::CASES),
+    ("hermetic", hermetic::CASES),
+    ("cancellation", cancellation::CASES),
+    ("daemon_life", daemon_life::CASES),
+    ("bad_input", bad_input::CASES),
+];
+
+impl Session {
+    /// nix-build's exit status when a builder failed. A hook's status says "permanent failure" to Nix before 2.29 only.
+    pub fn status_of_failure(&self) -> i32 {
+        if self.nix_at_least(2, 29) { 1 } else { 100 }
+    }
+
+    /// nix-build's exit status when a build took too long.
+    pub fn status_of_timeout(&self) -> i32 {
+        if self.nix_at_least(2, 29) { 1 } else { 101 }
+    }
+}

@@ -1,0 +1,151 @@
+//! Ctrl-C or SIGKILL of the Nix client, at any moment: the build is gone within a second, and the next one works.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use super::cases;
+use crate::world::daemon;
+use crate::world::limited::{self, Running, wait_until};
+use crate::world::session::{Build, Session};
+
+const FILE: &str = "cancel.nix";
+
+/// Within this time everything of a cancelled build is gone.
+const GONE_WITHIN: Duration = Duration::from_secs(1);
+
+cases! {
+    Everywhere: while_the_builder_sleeps, while_the_builder_prints, at_any_early_moment;
+    SingleUser: while_outputs_are_published, while_it_waits_in_the_queue;
+}
+
+fn while_the_builder_sleeps(session: &mut Session) -> Result<()> {
+    for signal in [Signal::SIGINT, Signal::SIGKILL, Signal::SIGTERM] {
+        cancelled(session, "cancel-sleeping", &Build::of(FILE, "sleeping"), signal, |_| {
+            appears("sleep 7344")
+        })?;
+    }
+    Ok(())
+}
+
+fn while_the_builder_prints(session: &mut Session) -> Result<()> {
+    for signal in [Signal::SIGINT, Signal::SIGKILL] {
+        let build = Build::of(FILE, "talking").with(&["-Q"]);
+        cancelled(session, "cancel-talking", &build, signal, |_| {
+            appears("sleep 7341")?;
+            std::thread::sleep(Duration::from_millis(300));
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn at_any_early_moment(session: &mut Session) -> Result<()> {
+    for milliseconds in [0, 10, 20, 30, 40, 50, 60, 80, 100, 130] {
+        for signal in [Signal::SIGINT, Signal::SIGKILL] {
+            cancelled(session, "cancel-sleeping", &Build::of(FILE, "sleeping"), signal, |_| {
+                std::thread::sleep(Duration::from_millis(milliseconds));
+                Ok(())
+            })
+            .with_context(|| format!("{signal} after {milliseconds} ms"))?;
+        }
+    }
+    Ok(())
+}
+
+fn while_outputs_are_published(session: &mut Session) -> Result<()> {
+    for signal in [Signal::SIGINT, Signal::SIGKILL] {
+        cancelled(session, "cancel-publishing", &Build::of(FILE, "publishing"), signal, |running| {
+            let written = wait_until(Duration::from_secs(30), || {
+                Ok(String::from_utf8_lossy(&running.stderr_so_far()?).contains("written"))
+            })?;
+            ensure!(written, "the builder has not come so far");
+            std::thread::sleep(Duration::from_millis(50));
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn while_it_waits_in_the_queue(session: &mut Session) -> Result<()> {
+    // Two builds fill both places; the third waits.
+    let filling: Vec<Running> = ["one", "two"]
+        .iter()
+        .map(|_| limited::start(&mut session.build_command(&Build::of("failures.nix", "endless"))))
+        .take(1)
+        .collect::<Result<_>>()?;
+    let talking = limited::start(&mut session.build_command(&Build::of(FILE, "talking").with(&["-Q"])))?;
+    appears("sleep 7341")?;
+    let mut third = limited::start(&mut session.build_command(&Build::of(FILE, "sleeping")))?;
+    let queued = wait_until(Duration::from_secs(5), || Ok(builds(session)? == 3))?;
+    ensure!(queued, "the third build is not in the daemon's list");
+    ensure!(third.is_running()?, "the third build did not wait");
+    third.signal(Signal::SIGKILL)?;
+    third.finish(Duration::from_secs(5))?;
+    ensure!(wait_until(GONE_WITHIN, || Ok(builds(session)? == 2))?, "the queued build is still listed");
+    for running in [talking].into_iter().chain(filling) {
+        running.signal(Signal::SIGINT)?;
+        running.finish(Duration::from_secs(5))?;
+    }
+    gone(session, Instant::now())
+}
+
+/// Starts `build`, waits for the moment, sends `signal` to the Nix client and checks that nothing of the build is left
+/// within the limit and that the next build works.
+fn cancelled(
+    session: &Session,
+    name: &str,
+    build: &Build,
+    signal: Signal,
+    moment: impl FnOnce(&mut Running) -> Result<()>,
+) -> Result<()> {
+    let mut running = limited::start(&mut session.build_command(build))?;
+    moment(&mut running)?;
+    ensure!(running.is_running()?, "{name} has ended by itself: {}", running.finish(Duration::ZERO)?.describe());
+    let at = Instant::now();
+    running.signal(signal)?;
+    let finished = running.finish(Duration::from_secs(10));
+    gone(session, at)?;
+    let finished = finished?;
+    ensure!(!finished.timed_out, "nix-build itself goes on: {}", finished.describe());
+    let mut delete = session.root_command("nix-store");
+    let next = session.build(&Build::of(FILE, "next"))?.succeeds()?;
+    limited::run(delete.arg("--delete").arg(next.output()?), Duration::from_secs(30))?.must_succeed()?;
+    Ok(())
+}
+
+/// Waits until a process of a slot has this in its command line.
+fn appears(text: &str) -> Result<()> {
+    let there = || Ok(daemon::slot_processes()?.iter().any(|(_, command)| command.contains(text)));
+    ensure!(wait_until(Duration::from_secs(20), there)?, "no builder runs `{text}`");
+    Ok(())
+}
+
+fn builds(session: &Session) -> Result<usize> {
+    Ok(daemon::status(&session.world)?["builds"].as_array().map_or(0, Vec::len))
+}
+
+/// Within the limit from `since`: no process of a builder, no slot in use, no build in the daemon's list.
+fn gone(session: &Session, since: Instant) -> Result<()> {
+    let mut left;
+    loop {
+        left = daemon::slot_processes()?
+            .into_iter()
+            .filter(|(_, command)| command.contains("sleep 734") || command.contains("/bin/sh"))
+            .map(|(uid, command)| format!("process of {uid}: {command:.80}"))
+            .collect::<Vec<_>>();
+        left.extend(daemon::busy_slots(&session.world)?.iter().map(|uid| format!("slot of {uid}")));
+        if builds(session)? > 0 {
+            left.push("a build in the daemon's list".into());
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        if since.elapsed() > GONE_WITHIN {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    anyhow::bail!("{GONE_WITHIN:?} after the signal there is still: {left:#?}")
+}
