@@ -1,6 +1,9 @@
 //! Development tasks, one module a command.
 
+mod bench;
 mod binaries;
+mod darling;
+mod demo;
 mod flags;
 mod in_world;
 mod nix_roots;
@@ -36,22 +39,19 @@ fn run(command: Command) -> Result<bool> {
     match command {
         Command::WorldInit { spec } => world::init::run(&spec).map(|()| true),
         Command::WorldTask => task::run(),
-        command => {
-            remove_worlds_when_interrupted()?;
-            let workspace = Workspace::find()?;
-            match command {
-                Command::Test(flags) => test::run(&workspace, &flags),
-                Command::NixRoots { nix } => {
-                    for release in nix_roots::select(&nix)? {
-                        println!("{}", nix_roots::root(&workspace.target, release)?.display());
-                    }
-                    Ok(true)
-                }
-                Command::InWorld(flags) => in_world::run(&workspace, &flags),
-                _ => anyhow::bail!("not yet"),
-            }
-        }
+        Command::Test(flags) => test::run(&outside()?, &flags),
+        Command::Demo(flags) => demo::run(&outside()?, &flags),
+        Command::Bench { what: BenchCommand::Overhead(flags) } => bench::overhead::run(&outside()?, &flags),
+        Command::Bench { what: BenchCommand::Hash(flags) } => bench::hash::run(&outside()?, &flags),
+        Command::InWorld(flags) => in_world::run(&outside()?, &flags),
+        Command::NixRoots { nix } => nix_roots::run(&outside()?, &nix),
     }
+}
+
+/// For commands that are not in a world but may make one.
+fn outside() -> Result<Workspace> {
+    remove_worlds_when_interrupted()?;
+    Workspace::find()
 }
 
 /// Ctrl-C and SIGTERM end worlds by themselves; what they have on disk must be removed. Children get an empty signal

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::{in_world, test};
 use crate::world::init;
+use crate::{bench, demo, in_world, test};
 
 /// What runs inside a world.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -13,6 +13,13 @@ pub enum Task {
     Test {
         /// Part of the name.
         only: Option<String>,
+    },
+    /// The demo.
+    Demo,
+    /// `bench overhead`.
+    Overhead {
+        /// Rounds.
+        rounds: u32,
     },
     /// Any command.
     Command {
@@ -28,6 +35,8 @@ pub fn run() -> Result<bool> {
     let world = init::world()?;
     match world.task.clone() {
         Task::Test { only } => test::end_to_end::run(world, only.as_deref()),
+        Task::Demo => demo::inside(world),
+        Task::Overhead { rounds } => bench::overhead::inside(world, rounds),
         Task::Command { words, daemon } => in_world::inside(world, &words, daemon),
     }
 }

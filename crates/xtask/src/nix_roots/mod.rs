@@ -14,6 +14,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::progress;
+use crate::workspace::Workspace;
 
 /// A Nix that tests run through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,14 @@ const PACKAGES: &[&str] = &[
 
 /// Stands in a whole root; its contents are a recipe that must be equal to be reused.
 const STAMP: &str = ".complete";
+
+/// Makes the roots that `wanted` names and prints where they are.
+pub fn run(workspace: &Workspace, wanted: &str) -> Result<bool> {
+    for release in select(wanted)? {
+        println!("{}", root(&workspace.target, release)?.display());
+    }
+    Ok(true)
+}
 
 /// The releases that `wanted` names: one version, or `all`.
 pub fn select(wanted: &str) -> Result<Vec<Release>> {

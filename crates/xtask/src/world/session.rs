@@ -180,11 +180,6 @@ impl Session {
         }
     }
 
-    /// Runs a Nix command as whoever builds.
-    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<Finished> {
-        limited::run(self.command(program).args(arguments), LIMIT)
-    }
-
     fn run_as_root(&self, program: &str, arguments: &[&str]) -> Result<Finished> {
         limited::run(self.root_command(program).args(arguments), LIMIT)
     }

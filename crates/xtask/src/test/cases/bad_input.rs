@@ -52,7 +52,10 @@ fn socket_path_too_long(session: &mut Session) -> Result<()> {
 
 fn missing_configuration(session: &mut Session) -> Result<()> {
     let mut command = Command::new(daemon::program(&session.world));
-    refuses(command.args(["daemon", "--config", "/no/such/file.toml"]), &["/no/such/file.toml", "No such file"])
+    refuses(
+        command.args(["daemon", "--config", "/no/such/file.toml"]),
+        &["/no/such/file.toml", "No such file"],
+    )
 }
 
 fn not_root(session: &mut Session) -> Result<()> {
@@ -65,8 +68,11 @@ fn no_namespaces(session: &mut Session) -> Result<()> {
     let text = text.replace(daemon::STATE, "/nix/var/second");
     fs::write("/run/darling-builder/second.toml", text)?;
     let mut command = Command::new("setpriv");
-    command.args(["--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--"]).arg(daemon::program(&session.world));
-    let result = refuses(command.args(["daemon", "--config", "/run/darling-builder/second.toml"]), &["namespace"]);
+    command
+        .args(["--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--"])
+        .arg(daemon::program(&session.world));
+    let result =
+        refuses(command.args(["daemon", "--config", "/run/darling-builder/second.toml"]), &["namespace"]);
     let _ = fs::remove_dir_all("/nix/var/second");
     result
 }
@@ -97,7 +103,9 @@ fn garbage_on_the_socket(session: &mut Session) -> Result<()> {
         match stream.read_to_end(&mut answer) {
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
-            Err(error) => return Err(error).with_context(|| format!("{name}: the daemon keeps the connection")),
+            Err(error) => {
+                return Err(error).with_context(|| format!("{name}: the daemon keeps the connection"));
+            }
         }
         daemon::status(&session.world).with_context(|| format!("after {name}"))?;
     }
@@ -108,7 +116,9 @@ fn garbage_on_the_socket(session: &mut Session) -> Result<()> {
 }
 
 fn garbage_for_the_hook(_session: &mut Session) -> Result<()> {
-    for garbage in [&b"\x01"[..], &[0xff; 64], &[1, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]] {
+    for garbage in
+        [&b"\x01"[..], &[0xff; 64], &[1, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]]
+    {
         let mut child = Command::new(HOOK)
             .arg("3")
             .env("DARLING_BUILDER_CONFIG", daemon::CONFIG)
@@ -122,7 +132,10 @@ fn garbage_for_the_hook(_session: &mut Session) -> Result<()> {
         let output = child.wait_with_output()?;
         let text = String::from_utf8_lossy(&output.stderr);
         ensure!(!output.status.success(), "it succeeded on {garbage:?}");
-        ensure!(!text.is_empty() && !text.contains("panicked") && text.lines().count() <= 3, "it said {text:?}");
+        ensure!(
+            !text.is_empty() && !text.contains("panicked") && text.lines().count() <= 3,
+            "it said {text:?}"
+        );
     }
     Ok(())
 }

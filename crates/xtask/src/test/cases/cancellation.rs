@@ -102,7 +102,11 @@ fn cancelled(
 ) -> Result<()> {
     let mut running = limited::start(&mut session.build_command(build))?;
     moment(&mut running)?;
-    ensure!(running.is_running()?, "{name} has ended by itself: {}", running.finish(Duration::ZERO)?.describe());
+    ensure!(
+        running.is_running()?,
+        "{name} has ended by itself: {}",
+        running.finish(Duration::ZERO)?.describe()
+    );
     let at = Instant::now();
     running.signal(signal)?;
     let finished = running.finish(Duration::from_secs(10));

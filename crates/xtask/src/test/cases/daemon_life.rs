@@ -63,7 +63,10 @@ fn status_tells_what_runs(session: &mut Session) -> Result<()> {
     let derivation = build["derivation"].as_str().unwrap_or_default();
     ensure!(derivation.ends_with("-cancel-sleeping.drv"), "{status:#}");
     ensure!(status["guest"] == session.world.guest.as_str(), "{status:#}");
-    ensure!(status["slots"].as_array().is_some_and(|slots| slots.iter().any(|slot| slot["state"] == "busy")), "{status:#}");
+    ensure!(
+        status["slots"].as_array().is_some_and(|slots| slots.iter().any(|slot| slot["state"] == "busy")),
+        "{status:#}"
+    );
     let idle = || Ok(daemon::busy_slots(&session.world)?.is_empty());
     ensure!(wait_until(Duration::from_secs(2), idle)?, "the slot stays busy");
     Ok(())

@@ -31,20 +31,29 @@ fn wrong_hashes_fail_and_say_both(session: &mut Session) -> Result<()> {
     for attribute in ["flat-wrong", "recursive-wrong"] {
         let built = session.build(&Build::of(FILE, attribute))?.fails_with(session.status_of_failure())?;
         // Tools parse these.
-        built.says("hash mismatch in fixed-output derivation '/nix/store/")?.says("specified: sha256-")?.says("got:    sha256-")?;
+        built
+            .says("hash mismatch in fixed-output derivation '/nix/store/")?
+            .says("specified: sha256-")?
+            .says("got:    sha256-")?;
     }
     Ok(())
 }
 
 fn flat_must_be_a_plain_file(session: &mut Session) -> Result<()> {
     for attribute in ["flat-executable", "flat-directory"] {
-        session.build(&Build::of(FILE, attribute))?.fails_with(session.status_of_failure())?.says("regular")?;
+        session
+            .build(&Build::of(FILE, attribute))?
+            .fails_with(session.status_of_failure())?
+            .says("regular")?;
     }
     Ok(())
 }
 
 fn references_are_refused(session: &mut Session) -> Result<()> {
-    session.build(&Build::of(FILE, "referring"))?.fails_with(session.status_of_failure())?.says("-fixed-input")?;
+    session
+        .build(&Build::of(FILE, "referring"))?
+        .fails_with(session.status_of_failure())?
+        .says("-fixed-input")?;
     Ok(())
 }
 

@@ -50,13 +50,15 @@ fn only_the_closure_and_nothing_of_the_host(session: &mut Session) -> Result<()>
     ensure!(wrong.is_empty(), "wrong answers to {wrong:?} in:\n{answers}");
     ensure!(answers.lines().count() >= 27, "questions are missing:\n{answers}");
     // The two inputs, and the output itself.
-    let store: BTreeSet<String> = fs::read_to_string(probe.join("store"))?.lines().map(str::to_owned).collect();
+    let store: BTreeSet<String> =
+        fs::read_to_string(probe.join("store"))?.lines().map(str::to_owned).collect();
     let strange: Vec<_> = store.iter().filter(|name| !name[32..].starts_with("-hermetic-")).collect();
     ensure!(strange.is_empty() && store.len() == 3, "the builder saw in the store: {store:?}");
     let uid: u32 = fs::read_to_string(probe.join("uid"))?.trim().parse()?;
     ensure!(uid >= 2_000_000_000, "uid {uid}");
     let root = fs::read_to_string(probe.join("root"))?;
-    let foreign = ["scratch", "project", "target"].into_iter().find(|name| root.lines().any(|line| line == *name));
+    let foreign =
+        ["scratch", "project", "target"].into_iter().find(|name| root.lines().any(|line| line == *name));
     ensure!(foreign.is_none(), "the builder's root directory has {foreign:?}");
     Ok(())
 }

@@ -82,7 +82,11 @@ fn lines_for_nix_are_not_trusted(session: &mut Session) -> Result<()> {
     let (built, log) = log_of(session, "at-nix")?;
     ensure!(log.starts_with(b"@nix { \"action\": \"setPhase\""), "stored: {}", String::from_utf8_lossy(&log));
     let built = built.says("said by the builder")?.says("plain")?;
-    ensure!(!String::from_utf8_lossy(&built.finished.stderr).contains("forged"), "{}", built.finished.describe());
+    ensure!(
+        !String::from_utf8_lossy(&built.finished.stderr).contains("forged"),
+        "{}",
+        built.finished.describe()
+    );
     Ok(())
 }
 

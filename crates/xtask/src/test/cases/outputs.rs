@@ -31,7 +31,8 @@ fn several_outputs_with_references_between_them(session: &mut Session) -> Result
     let build = Build::of(FILE, "several");
     let derivation = session.instantiate(&build)?;
     session.build(&build.with(&["-A", "several.all"]))?.succeeds()?;
-    let [out, lib, dev, doc] = ["out", "lib", "dev", "doc"].map(|name| session.output_named(&derivation, name));
+    let [out, lib, dev, doc] =
+        ["out", "lib", "dev", "doc"].map(|name| session.output_named(&derivation, name));
     let (out, lib, dev, doc) = (out?, lib?, dev?, doc?);
     for path in [&out, &lib, &dev, &doc] {
         session.sound(path)?;
@@ -119,7 +120,9 @@ fn a_link_can_be_an_output(session: &mut Session) -> Result<()> {
 fn modes_become_canonical(session: &mut Session) -> Result<()> {
     let built = session.build(&Build::of(FILE, "modes"))?.succeeds()?;
     session.sound(built.output()?)?;
-    for (name, mode) in [("plain", 0o444), ("executable", 0o555), ("group-only", 0o444), ("private/file", 0o444)] {
+    for (name, mode) in
+        [("plain", 0o444), ("executable", 0o555), ("group-only", 0o444), ("private/file", 0o444)]
+    {
         let got = fs::metadata(built.output()?.join(name))?.permissions().mode() & 0o7777;
         ensure!(got == mode, "{name} has mode {got:o}");
     }
@@ -152,7 +155,9 @@ fn a_hard_link_to_a_foreign_file_is_refused(session: &mut Session) -> Result<()>
         Ok(output.is_some())
     })?;
     let planted = (|| {
-        let waiting = output.as_deref().context("the builder's output is not to be seen below the daemon's directory")?;
+        let waiting = output
+            .as_deref()
+            .context("the builder's output is not to be seen below the daemon's directory")?;
         let directory = waiting.parent().context("no directory")?;
         fs::hard_link(&secret, directory.join("planted"))?;
         Ok::<_, anyhow::Error>(fs::write(directory.join("go"), "")?)
@@ -178,10 +183,9 @@ fn find(directory: &Path, name: &str) -> Option<PathBuf> {
         if entry.file_name() == name {
             return Some(path);
         }
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if let Some(found) = find(&path, name) {
-                return Some(found);
-            }
+        let below = entry.file_type().is_ok_and(|kind| kind.is_dir()).then(|| find(&path, name)).flatten();
+        if below.is_some() {
+            return below;
         }
     }
     None

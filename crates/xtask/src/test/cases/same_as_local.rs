@@ -82,7 +82,8 @@ pub fn assert_same(session: &Session, file: &str, attribute: &str) -> Result<()>
 /// All files of an output, one after the other.
 fn contents(path: &Path, shown: &Path, text: &mut String) -> Result<()> {
     if fs::symlink_metadata(path)?.is_dir() {
-        let names: BTreeSet<_> = fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
+        let names: BTreeSet<_> =
+            fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
         for name in names {
             contents(&path.join(&name), &shown.join(&name), text)?;
         }
@@ -141,7 +142,11 @@ fn compare(ours: &str, theirs: &str) -> Result<()> {
         let (a, b) = (find(&ours), find(&theirs));
         if a != b {
             let only = |x: &[String], y: &[String], sign: char| -> Vec<String> {
-                x.iter().filter(|line| !y.contains(line)).take(12).map(|line| format!("  {sign} {line:.300}")).collect()
+                x.iter()
+                    .filter(|line| !y.contains(line))
+                    .take(12)
+                    .map(|line| format!("  {sign} {line:.300}"))
+                    .collect()
             };
             differences.push(format!("{title}:"));
             differences.extend(only(&a, &b, '+'));

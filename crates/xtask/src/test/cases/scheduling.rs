@@ -55,7 +55,11 @@ fn sixty_four_at_once(session: &mut Session) -> Result<()> {
     let built = session.build(&build)?.succeeds()?;
     ensure!(built.outputs.len() == 64, "{} outputs", built.outputs.len());
     for (number, output) in built.outputs.iter().enumerate() {
-        ensure!(fs::read_to_string(output)? == format!("{number}\n"), "{} has another's contents", output.display());
+        ensure!(
+            fs::read_to_string(output)? == format!("{number}\n"),
+            "{} has another's contents",
+            output.display()
+        );
     }
     session.sound(&built.outputs[63])
 }

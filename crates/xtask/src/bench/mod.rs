@@ -1,0 +1,6 @@
+//! `cargo xtask bench`: figures, each beside what it is to be compared with, in one run.
+
+pub mod hash;
+pub mod overhead;
+mod remote;
+mod samples;
