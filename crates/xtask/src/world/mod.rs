@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Everything in a world ends with its pid 1, and its mounts with its last process, so no way of dying leaves
-//! anything behind but the scratch directory, which the next run removes.
+//! anything behind; the scratch directory is removed by a process that only waits for that.
 
 pub mod accounts;
 pub mod daemon;
@@ -16,21 +16,18 @@ pub mod leftovers;
 pub mod limited;
 mod loopback;
 mod root;
+mod scratch;
 pub mod session;
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::task::Task;
+use scratch::Scratch;
 
 /// Where a world sees the repository.
 pub const PROJECT: &str = "/project";
@@ -109,71 +106,6 @@ impl Guest {
     }
 }
 
-/// A world's directory outside; removed with it.
-#[derive(Debug)]
-struct Scratch {
-    path: PathBuf,
-    _lock: Flock<File>,
-}
-
-/// Worlds to end when the program is interrupted: their scratch directories and first processes.
-static ALIVE: Mutex<Vec<(PathBuf, Option<u32>)>> = Mutex::new(Vec::new());
-
-impl Scratch {
-    fn new(target: &Path) -> Result<Self> {
-        let worlds = target.join("worlds");
-        fs::create_dir_all(&worlds)?;
-        remove_abandoned(&worlds);
-        let path = (0..)
-            .map(|number| worlds.join(format!("{}-{number}", std::process::id())))
-            .find(|path| !path.exists())
-            .context("no free name")?;
-        fs::create_dir(&path)?;
-        let lock = File::create(path.join("lock"))?;
-        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
-        if let Ok(mut alive) = ALIVE.lock() {
-            alive.push((path.clone(), None));
-        }
-        Ok(Self { path, _lock: lock })
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-        if let Ok(mut alive) = ALIVE.lock() {
-            alive.retain(|(path, _)| *path != self.path);
-        }
-    }
-}
-
-/// Removes the scratch directories of runs that were killed.
-fn remove_abandoned(worlds: &Path) {
-    for entry in fs::read_dir(worlds).into_iter().flatten().flatten() {
-        let Ok(lock) = File::open(entry.path().join("lock")) else { continue };
-        if Flock::lock(lock, FlockArg::LockExclusiveNonblock).is_ok() {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-/// Kills every world and removes what it has on disk; for the moment before an interrupted program ends.
-pub fn end_all() {
-    let Ok(alive) = ALIVE.lock() else { return };
-    for (path, process) in alive.iter() {
-        if let Some(process) = process {
-            let _ = kill(Pid::from_raw(*process as i32), Signal::SIGKILL);
-        }
-        // Dying processes may still be writing.
-        for _ in 0..50 {
-            if fs::remove_dir_all(path).is_ok() || !path.exists() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-}
-
 /// Whether worlds can be made here; the text says why not, and what to do.
 pub fn possible() -> Result<(), String> {
     if !nix::unistd::geteuid().is_root() {
@@ -207,12 +139,6 @@ impl World {
             .stdin(Stdio::piped())
             .spawn()
             .context("failed to run unshare (package util-linux)")?;
-        if let Ok(mut alive) = ALIVE.lock() {
-            alive
-                .iter_mut()
-                .filter(|(path, _)| *path == scratch.path)
-                .for_each(|(_, id)| *id = Some(world.id()));
-        }
         // `wait` would close the lifeline first.
         let lifeline = world.stdin.take();
         let status = world.wait()?;
