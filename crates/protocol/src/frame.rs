@@ -2,7 +2,8 @@
 //!
 //! The only file that names bincode. Integers are fixed-width little endian; the length is checked against
 //! [`FRAME_MAX`](crate::limits::FRAME_MAX) before anything is allocated, and a payload must be consumed to its last
-//! byte, so that two peers never disagree about where a message ends.
+//! byte, so that two peers never disagree about where a message ends. Lengths inside a payload are claims as well and
+//! allocate nothing that is not there (`bounded`).
 
 use std::io::{self, Read, Write};
 
@@ -10,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use crate::bounded::Seed;
 use crate::limits::FRAME_MAX;
 
 /// Bytes before each payload.
@@ -64,14 +66,10 @@ pub fn encode_large<T: Serialize>(value: &T) -> Result<Vec<u8>, FrameError> {
 }
 
 /// The value in `bytes`, which the caller has bounded while it collected them. A length inside it can't make more be
-/// allocated than the bytes that are there.
+/// allocated than in proportion to the bytes that are there.
 pub fn decode_large<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FrameError> {
-    let (value, used) = bincode::serde::decode_from_slice(bytes, UNBOUNDED)
-        .map_err(|error| FrameError::Malformed(error.to_string()))?;
-    match bytes.len() - used {
-        0 => Ok(value),
-        rest => Err(FrameError::TrailingBytes(rest)),
-    }
+    let decoded = bincode::serde::seed_decode_from_slice(Seed::new(), bytes, UNBOUNDED);
+    whole(decoded, bytes.len())
 }
 
 /// The payload length that a header announces, refused if it is over the cap.
@@ -85,11 +83,28 @@ pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError> {
     if payload.len() > FRAME_MAX {
         return Err(FrameError::TooLarge(payload.len()));
     }
-    let (message, used) = bincode::serde::decode_from_slice(payload, FORMAT)
-        .map_err(|error| FrameError::Malformed(error.to_string()))?;
-    match payload.len() - used {
-        0 => Ok(message),
+    let decoded = bincode::serde::seed_decode_from_slice(Seed::new(), payload, FORMAT);
+    whole(decoded, payload.len())
+}
+
+/// What was decoded, if that took all of the input.
+fn whole<T>(decoded: Result<(T, usize), bincode::error::DecodeError>, len: usize) -> Result<T, FrameError> {
+    let (value, used) = decoded.map_err(|error| FrameError::Malformed(malformed(&error)))?;
+    match len.saturating_sub(used) {
+        0 => Ok(value),
         rest => Err(FrameError::TrailingBytes(rest)),
+    }
+}
+
+/// What is wrong with a payload, in words.
+fn malformed(error: &bincode::error::DecodeError) -> String {
+    use bincode::error::DecodeError;
+    match error {
+        DecodeError::UnexpectedEnd { additional } => format!("it ends {additional} bytes too early"),
+        DecodeError::LimitExceeded => "a length inside it exceeds the frame limit".to_owned(),
+        DecodeError::Utf8 { .. } => "a text is not UTF-8".to_owned(),
+        DecodeError::OtherString(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 

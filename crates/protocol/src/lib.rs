@@ -3,6 +3,7 @@
 //! Pure: no I/O beyond [`std::io::Read`] and [`std::io::Write`], no threads, no platform calls, so that the same
 //! code serves a Linux program and a Mach-O one. `docs/protocol.md` describes the bytes.
 
+mod bounded;
 pub mod bytes;
 pub mod frame;
 pub mod hello;
