@@ -174,11 +174,15 @@ fn accounts_for_time_and_memory() {
 fn passes_signals_to_the_whole_group() {
     let mut agent = Agent::start(&[]);
     agent.send_start(Process::shell("trap 'wait; echo over; exit 3' TERM; sleep 1000 & echo $!; wait"));
-    let first = agent.output_with("\n");
+    let sleep: i32 = agent.output_with("\n").trim().parse().unwrap();
+    // Before it has executed sleep, the child still has the shell's handler.
+    host::wait_for("sleep", || {
+        fs::read(format!("/proc/{sleep}/cmdline")).is_ok_and(|line| line == b"sleep\x001000\0")
+    });
     agent.send(&ToAgent::Signal(libc::SIGTERM));
     let outcome = agent.outcome();
     assert_eq!((outcome.exit, outcome.stdout), (Exit::Code(3), b"over\n".to_vec()));
-    assert!(!host::is_alive(first.trim().parse().unwrap()));
+    assert!(!host::is_alive(sleep));
 }
 
 #[test]

@@ -293,9 +293,14 @@ pub fn is_alive(pid: i32) -> bool {
 
 /// Waits until a process is gone.
 pub fn wait_until_gone(pid: i32) {
+    wait_for("the end of a process", || !is_alive(pid));
+}
+
+/// Waits until something holds, with a limit.
+pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
-    while is_alive(pid) {
-        assert!(start.elapsed() < Duration::from_secs(5), "process {pid} is still there");
+    while !holds() {
+        assert!(start.elapsed() < LIMIT, "waited in vain for {what}");
         thread::sleep(Duration::from_millis(1));
     }
 }
