@@ -130,6 +130,15 @@ mod tests {
                 log_bytes: 1234,
             }],
         };
-        insta::assert_snapshot!(render(&report), @r"");
+        insta::assert_snapshot!(render(&report), @"
+        darling-builder 0.1.0 · ready for x86_64-darwin · guest linux · 2 jobs, 64 may wait · pid 77, up 1 d 1 h
+        builds so far: 3 succeeded, 1 failed, 0 cancelled
+
+        slots
+             4  busy      uid 2000000000      45 MiB  up 1 min 5 s  booted in 12 ms
+
+        builds
+          0c6fdckjcpd2wkbgzp1lnhaiz8m7gr5j-hello.drv  building in slot 4  1 h 1 min  1234 bytes of log  by uid 0 (build-hook)
+        ");
     }
 }

@@ -30,16 +30,37 @@ fn with_config(text: &str) -> String {
 
 #[test]
 fn a_wrong_configuration_is_an_error_that_names_the_key() {
-    insta::assert_snapshot!(with_config("max-job = 3\n"), @"");
-    insta::assert_snapshot!(with_config("max-jobs = 0\n"), @"");
-    insta::assert_snapshot!(with_config("guest = \"wine\"\n"), @"");
-    insta::assert_snapshot!(with_config(&format!("socket = \"/{}\"\n", "x".repeat(120))), @"");
-    insta::assert_snapshot!(host_agent(&["--config", "/no/such/file", "status"]), @"");
+    insta::assert_snapshot!(with_config("max-job = 3\n"), @"
+    host-agent: failed to understand the configuration DIR/config.toml:
+    TOML parse error at line 1, column 1
+      |
+    1 | max-job = 3
+      | ^^^^^^^
+    unknown field `max-job`, expected one of `socket`, `systems`, `guest`, `max-jobs`, `warm-slots`, `queue-limit`, `state-directory`, `store-directory`, `supported-features`, `mandatory-features`, `speed-factor`, `build-group`, `allowed-uids`, `uid-base`, `agent`, `limits`, `darling`
+    ");
+    insta::assert_snapshot!(with_config("max-jobs = 0\n"), @"
+    host-agent: failed to understand the configuration DIR/config.toml:
+    TOML parse error at line 1, column 12
+      |
+    1 | max-jobs = 0
+      |            ^
+    invalid value: integer `0`, expected a nonzero u32
+    ");
+    insta::assert_snapshot!(with_config("guest = \"wine\"\n"), @r#"
+    host-agent: failed to understand the configuration DIR/config.toml:
+    TOML parse error at line 1, column 9
+      |
+    1 | guest = "wine"
+      |         ^^^^^^
+    unknown variant `wine`, expected `darling` or `linux`
+    "#);
+    insta::assert_snapshot!(with_config(&format!("socket = \"/{}\"\n", "x".repeat(120))), @"host-agent: failed to accept the configuration DIR/config.toml: `socket` is 121 bytes long; the address of a Unix socket holds 107");
+    insta::assert_snapshot!(host_agent(&["--config", "/no/such/file", "status"]), @"host-agent: failed to read the configuration /no/such/file: No such file or directory (os error 2)");
 }
 
 #[test]
 fn a_dead_daemon_is_an_error_that_says_how_to_start_it() {
-    insta::assert_snapshot!(with_config("socket = \"/no/such/socket\"\n"), @"");
+    insta::assert_snapshot!(with_config("socket = \"/no/such/socket\"\n"), @"host-agent: failed to reach the darling-builder daemon at /no/such/socket: No such file or directory (os error 2); start it with `systemctl start darling-builder` (or run `host-agent daemon` as root)");
 }
 
 #[test]

@@ -30,6 +30,16 @@ pub fn skipped() -> bool {
     true
 }
 
+/// The stand-in, unless `DARLING_BUILDER_TEST_AGENT` names a Mach-O agent: then Darling, from `PATH`.
+fn guest() -> String {
+    match std::env::var(MACHO_AGENT) {
+        Ok(agent) => format!("guest = \"darling\"\nagent = \"{agent}\"\n"),
+        Err(_) => "guest = \"linux\"\n".into(),
+    }
+}
+
+const MACHO_AGENT: &str = "DARLING_BUILDER_TEST_AGENT";
+
 fn agent() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_host-agent")).with_file_name("darwin-agent")
 }
@@ -62,8 +72,9 @@ impl Daemon {
         std::fs::write(
             directory.path().join("config.toml"),
             format!(
-                "socket = \"{path}/s\"\nguest = \"linux\"\nstate-directory = \"{path}/state\"\n\
-                 store-directory = \"{path}/store\"\nuid-base = {uid_base}\n{extra}\n"
+                "socket = \"{path}/s\"\n{}state-directory = \"{path}/state\"\n\
+                 store-directory = \"{path}/store\"\nuid-base = {uid_base}\n{extra}\n",
+                guest()
             ),
         )
         .unwrap();

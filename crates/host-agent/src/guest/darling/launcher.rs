@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use nix::sys::personality::{self, Persona};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 
-use super::{AGENT_NAME, PREFIX, SYSTEM_ROOT};
+use super::{AGENT_NAME, PREFIX, PREFIX_HOME, SYSTEM_ROOT};
 use crate::slot::root::AGENT_DIR;
 
 /// Boots the prefix. The program named is never reached: the launcher is killed once the prefix is up.
@@ -38,6 +38,8 @@ fn command(launcher: &Path, uid: u32, log: &File) -> io::Result<Command> {
     command
         .env_clear()
         .env("DPREFIX", PREFIX)
+        // The server insists on one; programs inside get a home of their own.
+        .env("HOME", PREFIX_HOME)
         // The locale of the host means nothing inside.
         .env("LANG", "C")
         .current_dir("/")

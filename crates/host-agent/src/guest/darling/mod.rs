@@ -113,6 +113,21 @@ fn on_path() -> Option<PathBuf> {
     std::env::split_paths(&path).map(|directory| directory.join("darling")).find(|file| file.is_file())
 }
 
+/// Whether the server was started and is gone: the launcher itself would go on waiting for 15 s.
+fn server_is_dead() -> bool {
+    let Ok(pid) = std::fs::read_to_string(Path::new(PREFIX).join(".init.pid")) else { return false };
+    let pid = pid.trim();
+    // The file is written after it is opened.
+    if pid.is_empty() {
+        return false;
+    }
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // The state follows the name, which is in parentheses and may hold anything.
+        Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')),
+        Err(_) => true,
+    }
+}
+
 /// A prefix that is coming up.
 #[derive(Debug)]
 pub struct Boot {
@@ -145,7 +160,11 @@ impl Boot {
     pub(super) fn proceed(&mut self) -> Result<(), String> {
         let Stage::Booting { launcher } = self.stage else { return Ok(()) };
         if !Path::new(PREFIX).join("var/run/shellspawn.sock").exists() {
-            return Ok(());
+            return if server_is_dead() {
+                Err("Darling's server ended while it was booting".into())
+            } else {
+                Ok(())
+            };
         }
         binds::into_container(Path::new(PREFIX), &self.store)
             .map_err(|error| format!("failed to show the store and /build inside Darling: {error}"))?;
