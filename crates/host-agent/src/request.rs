@@ -200,3 +200,26 @@ pub struct PreparedOutput {
     /// The digest that was asked for.
     pub digest: Option<ByteString>,
 }
+
+impl DigestAlgorithm {
+    /// Bytes in such a digest.
+    #[expect(clippy::len_without_is_empty, reason = "a digest is never empty")]
+    pub fn len(self) -> usize {
+        match self {
+            DigestAlgorithm::Md5 => 16,
+            DigestAlgorithm::Sha1 => 20,
+            DigestAlgorithm::Sha256 => 32,
+            DigestAlgorithm::Sha512 => 64,
+        }
+    }
+
+    /// As Nix writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DigestAlgorithm::Md5 => "md5",
+            DigestAlgorithm::Sha1 => "sha1",
+            DigestAlgorithm::Sha256 => "sha256",
+            DigestAlgorithm::Sha512 => "sha512",
+        }
+    }
+}
