@@ -1,5 +1,6 @@
 //! The command line: one module a command, each flag defined once.
 
+mod build_hook;
 mod check;
 mod daemon;
 mod machine_spec;
@@ -84,7 +85,7 @@ pub fn run() -> ExitCode {
     };
     match command {
         Command::SlotInit => slot_init::run(),
-        Command::BuildHook { .. } => ExitCode::FAILURE,
+        Command::BuildHook { verbosity } => build_hook::run(config(), verbosity),
         Command::Daemon => with(config(), daemon::run),
         Command::Status { json } => with(config(), |config| status::run(&config, json)),
         Command::MachineSpec { uri } => with(config(), |config| machine_spec::run(&config, &uri)),
