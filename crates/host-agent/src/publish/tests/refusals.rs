@@ -7,6 +7,8 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use super::*;
 
+type Make = fn(&Path);
+
 #[track_caller]
 fn refused(result: Result<Published, PublishError>) -> String {
     result.unwrap_err().to_string().replace(store_name("out").as_str(), "OUT")
@@ -17,7 +19,7 @@ fn refuses_what_is_neither_file_directory_nor_symlink() {
     if !is_root() {
         return;
     }
-    let kinds: [(&str, fn(&Path)); 4] = [
+    let kinds: [(&str, Make); 4] = [
         ("fifo", |path| nix::unistd::mkfifo(path, Mode::S_IRWXU).unwrap()),
         ("socket", |path| drop(UnixListener::bind(path).unwrap())),
         ("character device", |path| mknod(path, SFlag::S_IFCHR, Mode::S_IRWXU, makedev(1, 3)).unwrap()),
@@ -209,7 +211,7 @@ fn a_flat_digest_is_of_a_plain_file_only() {
         return;
     }
     let digest = |method| Some(DigestRequest { algorithm: DigestAlgorithm::Sha1, method });
-    let makers: [(bool, fn(&Path)); 4] = [
+    let makers: [(bool, Make); 4] = [
         (true, |path| write(path, "abc")),
         (false, |path| {
             write(path, "abc");
