@@ -89,8 +89,7 @@ pub struct Published {
     pub digest: Option<ByteString>,
 }
 
-/// Why an output can't be published. All but [`Tree`](Self::Tree) and [`HashingThread`](Self::HashingThread) are the
-/// builder's doing.
+/// Why an output can't be published.
 #[derive(Debug, Error)]
 pub enum PublishError {
     /// The builder did not make it.
@@ -158,6 +157,13 @@ pub enum PublishError {
     /// The second thread ended before its work was done.
     #[error("the thread that computes the NAR hash failed")]
     HashingThread,
+}
+
+impl PublishError {
+    /// Whether the output is at fault, rather than this machine (a full disk, say).
+    pub fn is_about_the_output(&self) -> bool {
+        !matches!(self, Self::Tree(_) | Self::HashingThread)
+    }
 }
 
 /// Checks, canonicalises, hashes and scans one output. Blocks for as long as reading it takes.

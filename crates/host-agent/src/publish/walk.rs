@@ -177,15 +177,12 @@ impl<'a> Trail<'a> {
         let above = openat(self.here(), c"..", flags, Mode::empty())
             .map_err(|errno| TreeError::new("return from", self.path(None), errno))?;
         let found = fstat(&above).map_err(|errno| TreeError::new("return from", self.path(None), errno))?;
-        match self.closed.pop() {
-            Some(passed) if passed.identity == identity(&found) => {
-                self.open.push_front((above, passed));
-                Ok(())
-            }
-            _ => {
-                let moved = io::Error::other("it was moved meanwhile");
-                Err(TreeError::new("return from", self.path(None), moved))
-            }
+        if let Some(passed) = self.closed.pop_if(|passed| passed.identity == identity(&found)) {
+            self.open.push_front((above, passed));
+            Ok(())
+        } else {
+            let moved = io::Error::other("it was moved meanwhile");
+            Err(TreeError::new("return from", self.path(None), moved))
         }
     }
 
@@ -240,5 +237,57 @@ mod tests {
     fn shows_a_path_of_moderate_length_whole() {
         let names: Vec<&[u8]> = vec![&[b'y'; 200]; 4];
         assert!(!shown(&names).contains('…'));
+    }
+
+    #[test]
+    fn keeps_few_directories_open_and_finds_the_others_again() {
+        let top = tempfile::tempdir().unwrap();
+        let depth = 3 * KEEP_OPEN;
+        std::fs::create_dir_all(top.path().join(vec!["d"; depth].join("/"))).unwrap();
+        let parent = std::fs::File::open(top.path()).unwrap();
+        let mut trail = Trail::new(parent.as_fd());
+        for _ in 0..depth {
+            let directory = open_directory(trail.here(), b"d").unwrap();
+            let identity = identity(&fstat(&directory).unwrap());
+            trail.descend(b"d", directory, identity, Entries::default());
+            assert!(trail.open.len() <= KEEP_OPEN);
+        }
+        for left in (0..depth).rev() {
+            assert_eq!(&*trail.ascend().unwrap().unwrap().name, b"d");
+            assert_eq!(trail.depth(), left);
+        }
+        assert_eq!(identity(&fstat(trail.here()).unwrap()), identity(&fstat(&parent).unwrap()));
+        assert!(trail.ascend().unwrap().is_none());
+    }
+
+    #[test]
+    fn does_not_go_up_into_another_directory_than_it_came_from() {
+        let top = tempfile::tempdir().unwrap();
+        let depth = KEEP_OPEN + 1;
+        let inner = vec!["d"; depth].join("/");
+        std::fs::create_dir_all(top.path().join(&inner)).unwrap();
+        let parent = std::fs::File::open(top.path()).unwrap();
+        let mut trail = Trail::new(parent.as_fd());
+        for _ in 0..depth {
+            let directory = open_directory(trail.here(), b"d").unwrap();
+            let identity = identity(&fstat(&directory).unwrap());
+            trail.descend(b"d", directory, identity, Entries::default());
+        }
+        // The second directory from the top is the shallowest that is still open.
+        std::fs::rename(top.path().join("d/d"), top.path().join("moved")).unwrap();
+        for _ in 0..KEEP_OPEN - 1 {
+            trail.ascend().unwrap();
+        }
+        let Err(error) = trail.ascend() else { panic!("went up into another directory") };
+        assert_eq!(error.to_string(), "can't return from 'd/d': it was moved meanwhile");
+    }
+
+    #[test]
+    fn lists_no_more_than_asked_for() {
+        let top = tempfile::tempdir().unwrap();
+        (0..3).for_each(|n| std::fs::write(top.path().join(n.to_string()), "").unwrap());
+        let list = |limit| Entries::list(&std::fs::File::open(top.path()).unwrap().into(), limit).unwrap();
+        assert!(list(2).is_none());
+        assert!(list(3).is_some_and(|entries| entries.spans.len() == 3));
     }
 }

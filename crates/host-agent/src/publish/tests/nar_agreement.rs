@@ -1,9 +1,11 @@
 //! Hash and size agree with the `nix-nar` crate and with Nix's own `nix-store --dump`.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
+use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::*;
@@ -163,6 +165,58 @@ fn sparse_files() {
     let path = directory.path().join("sparse");
     File::create(&path).unwrap().set_len(20_000_003).unwrap();
     agrees(&path);
+}
+
+/// A tree that proptest can make up and shrink.
+#[derive(Debug, Clone)]
+enum Node {
+    File(Vec<u8>, bool),
+    Link(String),
+    Directory(BTreeMap<String, Node>),
+}
+
+impl Node {
+    fn any() -> impl Strategy<Value = Self> {
+        let leaf = prop_oneof![
+            (prop::collection::vec(any::<u8>(), 0..40), any::<bool>())
+                .prop_map(|(data, run)| Self::File(data, run)),
+            "[a-z/.]{1,20}".prop_map(Self::Link),
+        ];
+        leaf.prop_recursive(4, 40, 8, |node| {
+            prop::collection::btree_map("[-.a-c_é]{1,9}", node, 0..8).prop_map(|mut entries| {
+                entries.retain(|name, _| name != "." && name != "..");
+                Self::Directory(entries)
+            })
+        })
+    }
+
+    fn make(&self, path: &Path) {
+        match self {
+            Self::File(data, executable) => {
+                write(path, data);
+                fs::set_permissions(path, Permissions::from_mode(if *executable { 0o755 } else { 0o644 }))
+                    .unwrap();
+            }
+            Self::Link(target) => symlink(target, path).unwrap(),
+            Self::Directory(entries) => {
+                fs::create_dir(path).unwrap();
+                entries.iter().for_each(|(name, node)| node.make(&path.join(name)));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_tree(node in Node::any()) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("top");
+        node.make(&path);
+        let ours = hashed(&path);
+        prop_assert_eq!((ours.nar_sha256, ours.nar_size), by_nix_nar(&path));
+    }
 }
 
 #[test]
