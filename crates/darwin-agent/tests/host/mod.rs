@@ -6,7 +6,7 @@ use std::fs::{self, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -98,11 +98,18 @@ impl Agent {
 
     /// `prepare` may change how the agent is started.
     pub fn start_with(prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::launch(|path| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_darwin-agent"));
+            prepare(&mut command);
+            command.arg(path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+            command
+        })
+    }
+
+    /// Any agent that is told to connect to this path.
+    pub fn launch(command: impl FnOnce(&Path) -> Command) -> Self {
         let (directory, path, listener) = listen();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_darwin-agent"));
-        prepare(&mut command);
-        command.arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let child = command.spawn().unwrap();
+        let child = command(&path).spawn().unwrap();
         let (control, greeting) = greet(&listener, Channel::Control);
         let (tick, _) = greet(&listener, Channel::Tick);
         Self { child, control, tick, directory, greeting }
