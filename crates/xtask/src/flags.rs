@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::darwin::std_library::Source;
+
 /// Development tasks of darling-builder.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
@@ -34,6 +36,8 @@ pub enum Command {
         #[arg(long, default_value = "all", value_name = "VERSION|all")]
         nix: String,
     },
+    /// Cross-build darwin-agent for the guest (x86_64-apple-darwin) into target/darwin, and check the result
+    Darwin(DarwinFlags),
     /// First process of a world (used by the other commands)
     #[command(hide = true)]
     WorldInit {
@@ -43,6 +47,20 @@ pub enum Command {
     /// What runs in a world (used by the other commands)
     #[command(hide = true)]
     WorldTask,
+}
+
+/// Flags of `darwin`.
+#[derive(Debug, Args)]
+pub struct DarwinFlags {
+    /// Link with this zig instead of one fetched from PyPI
+    #[arg(long, value_name = "PROGRAM")]
+    pub zig: Option<PathBuf>,
+    /// Where the standard library comes from
+    #[arg(long, value_enum, default_value = "auto")]
+    pub std: Source,
+    /// Build nothing, only check this file
+    #[arg(long, value_name = "FILE")]
+    pub check: Option<PathBuf>,
 }
 
 /// Flags of `demo`.

@@ -3,6 +3,7 @@
 mod bench;
 mod binaries;
 mod darling;
+mod darwin;
 mod demo;
 mod flags;
 mod in_world;
@@ -45,6 +46,7 @@ fn run(command: Command) -> Result<bool> {
         }
         Command::Bench { what: BenchCommand::Hash(flags) } => bench::hash::run(&Workspace::find()?, &flags),
         Command::InWorld(flags) => in_world::run(&Workspace::find()?, &flags),
+        Command::Darwin(flags) => darwin::run(&Workspace::find()?, &flags).map(|()| true),
         Command::NixRoots { nix } => nix_roots::run(&Workspace::find()?, &nix),
     }
 }
