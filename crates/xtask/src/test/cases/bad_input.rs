@@ -79,7 +79,7 @@ fn no_namespaces(session: &mut Session) -> Result<()> {
 
 fn a_second_daemon(session: &mut Session) -> Result<()> {
     let mut command = Command::new(daemon::program(&session.world));
-    refuses(command.args(["daemon", "--config", daemon::CONFIG]), &[SOCKET])?;
+    refuses(command.args(["daemon", "--config", daemon::CONFIG]), &["another darling-builder daemon"])?;
     // The first one works on.
     daemon::status(&session.world)?;
     Ok(())
