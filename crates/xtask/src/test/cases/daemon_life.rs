@@ -17,7 +17,7 @@ cases! {
 fn a_dead_daemon_is_said_once_and_at_once(session: &mut Session) -> Result<()> {
     session.daemon.take().context("no daemon")?.stop()?;
     let started = Instant::now();
-    let built = session.build(&Build::of("hermetic.nix", "neighbour"));
+    let built = session.build(&Build::of("scheduling.nix", "forlorn"));
     let took = started.elapsed();
     let linux = session.build(&Build::of("scheduling.nix", "linux"));
     session.daemon = Some(HostDaemon::start(&session.world, false)?);

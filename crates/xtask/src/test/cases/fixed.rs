@@ -29,7 +29,8 @@ fn right_hashes_pass(session: &mut Session) -> Result<()> {
 
 fn wrong_hashes_fail_and_say_both(session: &mut Session) -> Result<()> {
     for attribute in ["flat-wrong", "recursive-wrong"] {
-        let built = session.build(&Build::of(FILE, attribute))?.fails_with(session.status_of_failure())?;
+        let built =
+            session.build(&Build::of(FILE, attribute))?.fails_with(session.status_of_fixed_failure())?;
         // Tools parse these.
         built
             .says("hash mismatch in fixed-output derivation '/nix/store/")?
@@ -43,7 +44,7 @@ fn flat_must_be_a_plain_file(session: &mut Session) -> Result<()> {
     for attribute in ["flat-executable", "flat-directory"] {
         session
             .build(&Build::of(FILE, attribute))?
-            .fails_with(session.status_of_failure())?
+            .fails_with(session.status_of_fixed_failure())?
             .says("regular")?;
     }
     Ok(())
@@ -52,7 +53,7 @@ fn flat_must_be_a_plain_file(session: &mut Session) -> Result<()> {
 fn references_are_refused(session: &mut Session) -> Result<()> {
     session
         .build(&Build::of(FILE, "referring"))?
-        .fails_with(session.status_of_failure())?
+        .fails_with(session.status_of_fixed_failure())?
         .says("-fixed-input")?;
     Ok(())
 }

@@ -98,13 +98,20 @@ pub const THEMES: &[(&str, &[Case])] = &[
 ];
 
 impl Session {
-    /// nix-build's exit status when a builder failed. A hook's status says "permanent failure" to Nix before 2.29 only.
+    /// nix-build's exit status when a builder failed. A hook's status says "permanent failure" to Nix before 2.29 only,
+    /// and a client of a Nix daemon is not told.
     pub fn status_of_failure(&self) -> i32 {
-        if self.nix_at_least(2, 29) { 1 } else { 100 }
+        if self.nix_at_least(2, 29) || self.world.mode == Mode::Daemon { 1 } else { 100 }
+    }
+
+    /// nix-build's exit status when the builder of a fixed output failed: that may be the network's fault, so Nix never
+    /// takes it as permanent.
+    pub fn status_of_fixed_failure(&self) -> i32 {
+        1
     }
 
     /// nix-build's exit status when a build took too long.
     pub fn status_of_timeout(&self) -> i32 {
-        if self.nix_at_least(2, 29) { 1 } else { 101 }
+        if self.nix_at_least(2, 29) || self.world.mode == Mode::Daemon { 1 } else { 101 }
     }
 }
