@@ -184,5 +184,9 @@ fn sections(dump: &str) -> Vec<(String, Vec<String>)> {
             }
         }
     }
+    // Graphs are in the order of hash parts.
+    for (_, lines) in sections.iter_mut().filter(|(title, _)| title.starts_with("graph")) {
+        lines.sort();
+    }
     sections
 }
