@@ -48,7 +48,7 @@ impl Descriptors {
     pub fn claim() -> Result<Self, DescriptorError> {
         let this = Self {
             questions: claim(0)?.into(),
-            replies: claim(2)?.into(),
+            replies: share(2)?.into(),
             log: BuildLog { to: claim(4)?.into(), other_end: claim(5).ok(), at_line_start: true },
         };
         keep_from_children(3..=3)
@@ -71,8 +71,16 @@ fn claim(fd: RawFd) -> Result<OwnedFd, DescriptorError> {
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     fcntl(borrowed, FcntlArg::F_GETFD).map_err(|_| DescriptorError::NotOpen(fd))?;
     // SAFETY: it is open, was given to this process by number, and is claimed before anything else was opened; nothing
-    // else here owns it. 0 and 2 are never closed, because the owner lives until the process exits.
+    // else here owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Another descriptor of the same file: this one stays open until the process exits, so that whatever ends the hook can
+/// still be said on it.
+fn share(fd: RawFd) -> Result<OwnedFd, DescriptorError> {
+    // SAFETY: the descriptor is only borrowed for the call, which reports one that is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    borrowed.try_clone_to_owned().map_err(|_| DescriptorError::NotOpen(fd))
 }
 
 /// Closes these descriptors in every program that is started from here.
