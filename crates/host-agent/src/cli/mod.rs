@@ -1,5 +1,6 @@
 //! The command line: one module a command, each flag defined once.
 
+mod build;
 mod build_hook;
 mod check;
 mod daemon;
@@ -39,6 +40,15 @@ struct Cli {
 enum Command {
     /// Run the daemon in the foreground (as root); SIGTERM stops it, SIGUSR1 finishes what runs first
     Daemon,
+    /// Build derivations with Nix and this builder, whatever Nix is configured to use otherwise
+    Build {
+        /// What to build: `.drv` files, or outputs of them (`.drv!out`)
+        #[arg(required = true, value_name = "DERIVATION")]
+        targets: Vec<OsString>,
+        /// Options for `nix-store --realise`, such as `--keep-going`
+        #[arg(last = true, value_name = "OPTION")]
+        options: Vec<OsString>,
+    },
     /// Nix's build hook: started by Nix, never by hand
     #[command(hide = true)]
     BuildHook {
@@ -85,6 +95,9 @@ pub fn run() -> ExitCode {
     };
     match command {
         Command::SlotInit => slot_init::run(),
+        Command::Build { targets, options } => {
+            with(config(), |config| build::run(&config, cli.config.as_deref(), &targets, &options))
+        }
         Command::BuildHook { verbosity } => build_hook::run(config(), verbosity),
         Command::Daemon => with(config(), daemon::run),
         Command::Status { json } => with(config(), |config| status::run(&config, json)),
