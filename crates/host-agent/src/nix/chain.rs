@@ -24,8 +24,10 @@ const LINE_MAX: u64 = 1 << 20;
 pub enum Answer {
     /// It builds it on this machine; now call [`Chain::follow`].
     Accepts(String),
-    /// It does not, now or ever.
+    /// It does not.
     Declines,
+    /// It never will, whatever it is asked, and has ended.
+    DeclinesForever,
     /// Not now.
     Postpones,
 }
@@ -65,13 +67,13 @@ impl Chain {
         let questions =
             child.stdin.take().ok_or_else(|| io::Error::other("no pipe to the remote build hook"))?;
         let mut this = Self { child, questions, replies: BufReader::new(replies) };
-        this.questions.write_all(&settings.encode())?;
+        this.tell(&settings.encode())?;
         Ok(this)
     }
 
     /// Passes a question on and waits for the answer; messages that come before it are relayed to `messages`.
     pub fn ask(&mut self, question: &Question, messages: &mut impl Write) -> io::Result<Answer> {
-        self.questions.write_all(&question.encode())?;
+        self.tell(&question.encode())?;
         loop {
             let line = self.line()?;
             match line.as_slice() {
@@ -79,7 +81,8 @@ impl Chain {
                     let name = self.line()?;
                     return Ok(Answer::Accepts(String::from_utf8_lossy(name.trim_ascii_end()).into_owned()));
                 }
-                b"# decline\n" | b"# decline-permanently\n" => return Ok(Answer::Declines),
+                b"# decline\n" => return Ok(Answer::Declines),
+                b"# decline-permanently\n" => return Ok(Answer::DeclinesForever),
                 b"# postpone\n" => return Ok(Answer::Postpones),
                 line if line.starts_with(b"# ") => {
                     let line = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
@@ -90,10 +93,18 @@ impl Chain {
         }
     }
 
+    /// One that has ended has perhaps replied before (`decline-permanently` needs no question), so that is no error yet.
+    fn tell(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.questions.write_all(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result,
+        }
+    }
+
     fn line(&mut self) -> io::Result<Vec<u8>> {
         let mut line = Vec::new();
         (&mut self.replies).take(LINE_MAX).read_until(b'\n', &mut line)?;
-        if line.ends_with(b"\n") { Ok(line) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        if line.ends_with(b"\n") { Ok(line) } else { Err(io::Error::other("it ended without a reply")) }
     }
 
     /// After it has accepted: relays that, then everything in both directions until it ends, and returns its status.

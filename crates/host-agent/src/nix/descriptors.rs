@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use ::nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -46,10 +46,15 @@ pub struct Descriptors {
 impl Descriptors {
     /// Takes them over; once a process.
     pub fn claim() -> Result<Self, DescriptorError> {
+        // By number first, before anything that is opened here can take such a number.
+        let log = BuildLog { to: claim(4)?.into(), other_end: claim(5).ok(), at_line_start: true };
+        // Copies: the standard streams themselves stay open until the process ends, because closing them would tell Nix
+        // that the build is over.
+        let copy = |stream: BorrowedFd<'_>| stream.try_clone_to_owned().map(File::from);
         let this = Self {
-            questions: claim(0)?.into(),
-            replies: share(2)?.into(),
-            log: BuildLog { to: claim(4)?.into(), other_end: claim(5).ok(), at_line_start: true },
+            questions: copy(io::stdin().as_fd()).map_err(|_| DescriptorError::NotOpen(0))?,
+            replies: copy(io::stderr().as_fd()).map_err(|_| DescriptorError::NotOpen(2))?,
+            log,
         };
         keep_from_children(3..=3)
             .and_then(|()| keep_from_children(4..=RawFd::MAX))
@@ -73,14 +78,6 @@ fn claim(fd: RawFd) -> Result<OwnedFd, DescriptorError> {
     // SAFETY: it is open, was given to this process by number, and is claimed before anything else was opened; nothing
     // else here owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Another descriptor of the same file: this one stays open until the process exits, so that whatever ends the hook can
-/// still be said on it.
-fn share(fd: RawFd) -> Result<OwnedFd, DescriptorError> {
-    // SAFETY: the descriptor is only borrowed for the call, which reports one that is not open.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    borrowed.try_clone_to_owned().map_err(|_| DescriptorError::NotOpen(fd))
 }
 
 /// Closes these descriptors in every program that is started from here.

@@ -121,18 +121,14 @@ struct Hook {
 
 impl Hook {
     fn decide(&mut self, question: &Question) -> Result<Decision, HookError> {
-        let Some(config) = &self.config else { return self.ask_elsewhere(question, Reply::Decline) };
+        let Some(config) = &self.config else { return self.ask_elsewhere(question) };
         match judge(question, &self.settings, config) {
             Judgement::NotOurs { reason, elsewhere } => {
                 self.tell(LEVEL_TALKATIVE, &format!("not for darling-builder: {reason}"))?;
-                if elsewhere {
-                    self.ask_elsewhere(question, Reply::Decline)
-                } else {
-                    Ok(Decision::Reply(Reply::Decline))
-                }
+                if elsewhere { self.ask_elsewhere(question) } else { Ok(Decision::Reply(Reply::Decline)) }
             }
             // Another machine may be able to.
-            Judgement::Impossible(reason) => match self.ask_elsewhere(question, Reply::Decline)? {
+            Judgement::Impossible(reason) => match self.ask_elsewhere(question)? {
                 Decision::Reply(Reply::Decline) => Ok(Decision::Fail(reason)),
                 decision => Ok(decision),
             },
@@ -147,16 +143,16 @@ impl Hook {
                 }
                 Err(error) => {
                     self.tell(LEVEL_ERROR, &format!("error: {error}"))?;
-                    self.ask_elsewhere(question, Reply::Decline)
+                    self.ask_elsewhere(question)
                 }
             },
         }
     }
 
-    /// What Nix's own hook says, or `otherwise` if there is none.
-    fn ask_elsewhere(&mut self, question: &Question, otherwise: Reply) -> Result<Decision, HookError> {
+    /// What Nix's own hook says; without one, `decline`.
+    fn ask_elsewhere(&mut self, question: &Question) -> Result<Decision, HookError> {
         let chain = match std::mem::replace(&mut self.chain, Elsewhere::Nobody) {
-            Elsewhere::Nobody => return Ok(Decision::Reply(otherwise)),
+            Elsewhere::Nobody => return Ok(Decision::Reply(Reply::Decline)),
             Elsewhere::Running(chain) => Ok(chain),
             Elsewhere::Possible => Chain::start(&self.nix, self.verbosity, &self.settings, &self.log),
         };
@@ -166,16 +162,18 @@ impl Hook {
         });
         match answered {
             Ok((chain, Answer::Accepts(name))) => Ok(Decision::Follow { chain, name }),
-            Ok((chain, answer)) => {
+            Ok((chain, Answer::Postpones)) => {
                 self.chain = Elsewhere::Running(chain);
-                Ok(Decision::Reply(if answer == Answer::Postpones { Reply::Postpone } else { otherwise }))
+                Ok(Decision::Reply(Reply::Postpone))
             }
+            Ok((chain, Answer::Declines)) => {
+                self.chain = Elsewhere::Running(chain);
+                Ok(Decision::Reply(Reply::Decline))
+            }
+            Ok((_, Answer::DeclinesForever)) => Ok(Decision::Reply(Reply::Decline)),
             Err(error) => {
-                // It ends after `decline-permanently`, which is no news.
-                if error.kind() != std::io::ErrorKind::BrokenPipe {
-                    self.tell(LEVEL_ERROR, &format!("Nix's own remote build hook has failed: {error}"))?;
-                }
-                Ok(Decision::Reply(otherwise))
+                self.tell(LEVEL_ERROR, &format!("Nix's own remote build hook has failed: {error}"))?;
+                Ok(Decision::Reply(Reply::Decline))
             }
         }
     }
@@ -190,6 +188,8 @@ impl Hook {
         let Some(config) = self.config.take() else { return Ok(1) };
         Reply::Accept(machine_name(&config).into()).write(&mut self.replies)?;
         self.log.leave_reading_to_nix();
+        // It has nothing more to do: the end of its input ends it.
+        self.chain = Elsewhere::Nobody;
         let result = self.build_accepted(reader, &config, derivation, client, ahead);
         let status = match result {
             Ok(()) => 0,

@@ -69,14 +69,16 @@ pub enum WireError {
 #[derive(Debug)]
 pub struct WireReader<R> {
     source: R,
+    /// [`CHUNK`] bytes, of which those from `position` to `end` were read and not yet taken.
     buffer: Vec<u8>,
     position: usize,
+    end: usize,
 }
 
 impl<R: Read> WireReader<R> {
     /// Reads from `source`.
     pub fn new(source: R) -> Self {
-        Self { source, buffer: Vec::new(), position: 0 }
+        Self { source, buffer: vec![0; CHUNK], position: 0, end: 0 }
     }
 
     /// Whether the input has ended here; waits for the next byte to know.
@@ -84,14 +86,14 @@ impl<R: Read> WireReader<R> {
         Ok(self.peek(1, "the next message")?.is_empty())
     }
 
-    /// The next `count` bytes without taking them, fewer at the end of the input.
+    /// The next few bytes without taking them, fewer at the end of the input.
     pub fn peek(&mut self, count: usize, what: &'static str) -> Result<&[u8], WireError> {
-        while self.buffer.len() - self.position < count {
+        while self.end - self.position < count {
             if self.fill(what)? == 0 {
                 break;
             }
         }
-        let end = self.buffer.len().min(self.position + count);
+        let end = self.end.min(self.position + count);
         Ok(&self.buffer[self.position..end])
     }
 
@@ -121,7 +123,7 @@ impl<R: Read> WireReader<R> {
             if have.is_empty() {
                 return Err(WireError::Truncated(what));
             }
-            let taken = wanted.min(self.buffer.len() - self.position);
+            let taken = wanted.min(self.end - self.position);
             bytes.extend_from_slice(&self.buffer[self.position..self.position + taken]);
             self.position += taken;
         }
@@ -158,25 +160,25 @@ impl<R: Read> WireReader<R> {
 
     /// What was read ahead and not used, and the source behind it.
     pub fn into_rest(mut self) -> (Vec<u8>, R) {
+        self.buffer.truncate(self.end);
         self.buffer.drain(..self.position);
         (self.buffer, self.source)
     }
 
     fn fill(&mut self, what: &'static str) -> Result<usize, WireError> {
-        if self.position > 0 {
-            self.buffer.drain(..self.position);
-            self.position = 0;
-        }
-        let have = self.buffer.len();
-        self.buffer.resize(have + CHUNK, 0);
-        let read = loop {
-            match self.source.read(&mut self.buffer[have..]) {
+        self.buffer.copy_within(self.position..self.end, 0);
+        self.end -= self.position;
+        self.position = 0;
+        loop {
+            match self.source.read(&mut self.buffer[self.end..]) {
+                Ok(count) => {
+                    self.end += count;
+                    return Ok(count);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result,
+                Err(error) => return Err(WireError::Io { what, error }),
             }
-        };
-        self.buffer.truncate(have + *read.as_ref().unwrap_or(&0));
-        read.map_err(|error| WireError::Io { what, error })
+        }
     }
 }
 
