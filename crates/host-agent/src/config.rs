@@ -12,6 +12,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::request::BuildLimits;
+use crate::slot::uids::UIDS;
 
 /// Where the configuration is by default.
 pub const DEFAULT_PATH: &str = "/etc/darling-builder/config.toml";
@@ -240,9 +241,12 @@ impl Config {
                 format!("{} is in the range of system accounts; use 2000000000", self.uid_base),
             ));
         }
-        // The last uid of the range must exist, and 4294967295 is "no uid".
-        if self.uid_base > u32::MAX - (1 << 16) {
-            return Err(("uid-base", "leaves no room for 65536 uids above it".into()));
+        // Darwin's uids are signed: a larger one would be root's inside Darling.
+        if self.uid_base > i32::MAX as u32 - UIDS {
+            return Err((
+                "uid-base",
+                format!("is too high: Darwin takes uids up to {}, and {UIDS} are used", i32::MAX),
+            ));
         }
         if self.limits.tmpfs_bytes < 16 << 20 {
             return Err((

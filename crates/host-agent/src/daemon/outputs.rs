@@ -64,6 +64,10 @@ pub(super) fn prepare(work: &Work) -> BuildOutcome {
         };
         let published = match publish(&leftover, &candidates, &mut links) {
             Ok(published) => published,
+            // A full disk is not the builder's doing.
+            Err(error) if !error.is_about_the_output() => {
+                return BuildOutcome::Infrastructure(format!("failed to publish '{}': {error}", output.name));
+            }
             Err(error) => {
                 return BuildOutcome::OutputRejected {
                     output: output.name.clone(),

@@ -82,7 +82,14 @@ impl Pool {
                 self.stop(slot).await;
             }
         }
-        self.boot(network).await
+        match self.boot(network).await {
+            Ok(slot) => Ok(slot),
+            // Guests don't always come up; a build should not fail for what a second attempt mends.
+            Err(error) => {
+                warn!(%error, "failed to boot a slot, trying once more");
+                self.boot(network).await
+            }
+        }
     }
 
     /// Keeps `count` spare slots; never returns.

@@ -28,7 +28,7 @@ use crate::guest::Launched;
 use crate::request::Network;
 
 /// How long a guest may take from its start to the agent's two connections.
-const BOOT_LIMIT: Duration = Duration::from_secs(30);
+const BOOT_LIMIT: Duration = Duration::from_secs(15);
 
 /// Runs the slot on the daemon's socket; returns when the slot is to end.
 pub fn run(daemon: UnixStream) {

@@ -14,8 +14,8 @@ use protocol::ByteString;
 /// Longest that any step of a test may take.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// First uid of these daemons' slots. Each daemon of this process gets a range of its own.
-const UID_BASE: u32 = 2_100_000_000;
+/// First uid of these daemons' slots. Each daemon of this process gets a range of its own; Darwin's uids are signed.
+const UID_BASE: u32 = 2_010_000_000;
 
 /// Says why a test is skipped, if it must be.
 pub fn skipped() -> bool {
@@ -40,6 +40,11 @@ fn guest() -> String {
 
 const MACHO_AGENT: &str = "DARLING_BUILDER_TEST_AGENT";
 
+/// Whether the guest is Darling.
+pub fn darling() -> bool {
+    std::env::var_os(MACHO_AGENT).is_some()
+}
+
 fn agent() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_host-agent")).with_file_name("darwin-agent")
 }
@@ -56,7 +61,7 @@ pub struct Done {
     pub report: BuildReport,
     pub log: Vec<u8>,
     /// Keeps the staged outputs.
-    pub client: Client,
+    pub _client: Client,
 }
 
 impl Daemon {
@@ -175,25 +180,37 @@ impl Daemon {
         }
     }
 
-    /// Host processes that any slot of this daemon runs, by uid.
-    pub fn slot_processes(&self) -> Vec<String> {
+    /// Host processes that any slot of this daemon runs: pid and command line. Their names are of no use, in Darling all are
+    /// called after its loader.
+    pub fn slot_processes(&self) -> Vec<(i32, String)> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let Ok(status) = std::fs::read_to_string(entry.path().join("status")) else { continue };
             let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"));
             let uid = uid.and_then(|line| line.split_whitespace().next()?.parse::<u32>().ok());
             if uid.is_some_and(|uid| (self.uid_base..self.uid_base + 1000).contains(&uid)) {
-                found.push(status.lines().next().unwrap_or_default().to_owned());
+                let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                let command = String::from_utf8_lossy(&command).replace('\0', " ");
+                found.push((entry.file_name().to_str().unwrap().parse().unwrap(), command));
             }
         }
         found
+    }
+
+    /// How many of a script's own processes there are; guests have servers of their own.
+    pub fn sleepers(&self) -> usize {
+        self.slot_processes().iter().filter(|(_, command)| command.starts_with("sleep ")).count()
     }
 
     /// Waits until `condition` holds.
     pub fn eventually(&self, within: Duration, what: &str, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + within;
         while !condition() {
-            assert!(Instant::now() < deadline, "{what}: not within {within:?}");
+            assert!(
+                Instant::now() < deadline,
+                "{what}: not within {within:?}; processes {:?}",
+                self.slot_processes()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -212,7 +229,7 @@ pub fn finish(mut client: Client) -> Done {
     loop {
         match client.next_event().unwrap() {
             BuildEvent::Output(bytes) => log.extend(bytes),
-            BuildEvent::Finished(report) => return Done { report: *report, log, client },
+            BuildEvent::Finished(report) => return Done { report: *report, log, _client: client },
             BuildEvent::Phase(_) | BuildEvent::Note(_) => {}
         }
     }

@@ -142,23 +142,33 @@ pub struct Boot {
 enum Stage {
     /// Until the socket of shellspawn is there.
     Booting { launcher: Pid },
-    /// The agent was started.
-    Started,
+    /// The agent was started, by this launcher.
+    Started { launcher: Pid },
+    /// That launcher has ended: shellspawn's socket is there before it listens, so the first ones may be turned away.
+    TurnedAway,
 }
 
 impl Boot {
-    pub(super) fn ended(&self, pid: Pid, status: &WaitStatus) -> Result<(), String> {
-        match (&self.stage, status) {
+    pub(super) fn ended(&mut self, pid: Pid, status: &WaitStatus) -> Result<(), String> {
+        match self.stage {
             // It ends by itself when the prefix could not be booted.
-            (Stage::Booting { launcher }, _) if *launcher == pid => {
+            Stage::Booting { launcher } if launcher == pid => {
                 Err(format!("Darling's launcher ended before its prefix was up ({status:?})"))
+            }
+            Stage::Started { launcher } if launcher == pid => {
+                self.stage = Stage::TurnedAway;
+                Ok(())
             }
             _ => Ok(()),
         }
     }
 
     pub(super) fn proceed(&mut self) -> Result<(), String> {
-        let Stage::Booting { launcher } = self.stage else { return Ok(()) };
+        let launcher = match self.stage {
+            Stage::Booting { launcher } => launcher,
+            Stage::Started { .. } => return Ok(()),
+            Stage::TurnedAway => return self.start_agent(),
+        };
         if !Path::new(PREFIX).join("var/run/shellspawn.sock").exists() {
             return if server_is_dead() {
                 Err("Darling's server ended while it was booting".into())
@@ -168,22 +178,27 @@ impl Boot {
         }
         binds::into_container(Path::new(PREFIX), &self.store)
             .map_err(|error| format!("failed to show the store and /build inside Darling: {error}"))?;
-        launcher::start_agent(&self.plan.launcher, self.uid, &self.log)
-            .map_err(|error| format!("failed to start the agent in Darling: {error}"))?;
         // It would wake up after whole seconds to run a program that nobody waits for.
         let _ = kill(launcher, Signal::SIGKILL);
-        self.stage = Stage::Started;
+        self.start_agent()
+    }
+
+    fn start_agent(&mut self) -> Result<(), String> {
+        let launcher = launcher::start_agent(&self.plan.launcher, self.uid, &self.log)
+            .map_err(|error| format!("failed to start the agent in Darling: {error}"))?;
+        self.stage = Stage::Started { launcher };
         Ok(())
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.stage, Stage::Booting { .. })
+        !matches!(self.stage, Stage::Started { .. })
     }
 
     pub(super) fn describe(&self) -> String {
         match self.stage {
             Stage::Booting { .. } => "Darling's prefix did not come up (no shellspawn socket)".into(),
-            Stage::Started => "Darling's prefix is up and the agent was started".into(),
+            Stage::Started { .. } => "Darling's prefix is up and the agent was started".into(),
+            Stage::TurnedAway => "Darling's prefix is up and does not start the agent".into(),
         }
     }
 }
