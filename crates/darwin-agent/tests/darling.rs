@@ -128,6 +128,13 @@ fn works_inside_darling() {
     for byte in 0..50 {
         assert!(agent.tick(byte) < Duration::from_secs(2));
     }
+    agent.send(&ToAgent::Diagnose);
+    let stuck_rss = loop {
+        if let FromAgent::Diagnostics { agent_rss_bytes, .. } = agent.receive() {
+            break agent_rss_bytes;
+        }
+    };
+    assert!(stuck_rss > 0 && stuck_rss < 10 << 20, "{stuck_rss}");
     agent.send(&ToAgent::Signal(9));
     assert_eq!(outcome(agent).exit, Exit::Signal(9));
 
@@ -139,9 +146,26 @@ fn works_inside_darling() {
         panic!("expected diagnostics");
     };
     assert!(system.starts_with("Darwin "), "{system}");
-    eprintln!("agent's resident memory inside Darling: {} KiB; {processes:?}", agent_rss_bytes / 1024);
+    let kib = [agent_rss_bytes / 1024, stuck_rss / 1024];
+    eprintln!("resident memory of the agent, idle and with output stuck, KiB: {kib:?}");
     assert!(processes.len() >= 2, "{processes:?}");
     agent.send(&ToAgent::Signal(15));
-    let ended = outcome(agent);
-    assert_eq!(ended.exit, Exit::Signal(15));
+    assert_eq!(outcome(agent).exit, Exit::Signal(15));
+
+    let (mut walls, mut answers) = (Vec::new(), Vec::new());
+    for number in 0..100 {
+        let mut agent = darling.agent(&path);
+        let start = Instant::now();
+        agent.send_start(Process::shell(&format!("echo {number}; exit {number}")).pty());
+        let ended = outcome(agent);
+        answers.push(ended.reported - start);
+        assert_eq!((ended.exit, &ended.pty[..]), (Exit::Code(number), format!("{number}\n").as_bytes()));
+        walls.push(Duration::from_micros(ended.usage.wall_micros));
+    }
+    walls.sort();
+    answers.sort();
+    eprintln!(
+        "a shell that prints a line, median of 100: {:?}; with all from the request to the report: {:?}",
+        walls[50], answers[50]
+    );
 }

@@ -71,6 +71,8 @@ pub struct Outcome {
     pub stderr: Vec<u8>,
     pub pty: Vec<u8>,
     pub pongs: Vec<u64>,
+    /// When the end was reported.
+    pub reported: Instant,
 }
 
 impl Outcome {
@@ -180,6 +182,7 @@ impl Agent {
             stderr: Vec::new(),
             pty: Vec::new(),
             pongs: Vec::new(),
+            reported: Instant::now(),
         };
         let mut last = 0;
         loop {
@@ -198,6 +201,7 @@ impl Agent {
                 FromAgent::Exited { exit, usage } => {
                     outcome.exit = exit;
                     outcome.usage = usage;
+                    outcome.reported = Instant::now();
                     break;
                 }
                 FromAgent::Pong(number) => outcome.pongs.push(number),

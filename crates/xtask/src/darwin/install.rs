@@ -23,6 +23,8 @@ pub fn apt(packages: &[&str], why: &str) -> Result<()> {
 
 fn apt_get(packages: &[&str]) -> bool {
     Command::new("apt-get")
+        // Another apt may be at work.
+        .args(["-o", "DPkg::Lock::Timeout=600"])
         .args(["--quiet", "--quiet", "install", "--yes", "--no-install-recommends"])
         .args(packages)
         .env("DEBIAN_FRONTEND", "noninteractive")
