@@ -2,7 +2,8 @@
 //! there is none, and lists are empty.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
 use protocol::ByteString;
@@ -43,8 +44,16 @@ fn all() -> Vec<Process> {
     entries
         .flatten()
         .filter(|entry| entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit))
-        .filter_map(|entry| parse_stat(&fs::read(entry.path().join("stat")).ok()?))
+        .filter_map(|entry| parse_stat(&first_bytes(&entry.path().join("stat"))?))
         .collect()
+}
+
+/// The beginning of a file, in one read: inside Darling every call counts, and this is done for each process.
+fn first_bytes(path: &Path) -> Option<Vec<u8>> {
+    let mut buffer = vec![0; 1024];
+    let len = File::open(path).ok()?.read(&mut buffer).ok()?;
+    buffer.truncate(len);
+    Some(buffer)
 }
 
 /// Descendants of `ancestor`, and whatever is in one of their sessions or in `session` although its parents are gone.
