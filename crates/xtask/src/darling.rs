@@ -6,9 +6,10 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use crate::progress;
+use crate::flags::DarwinFlags;
+use crate::{darwin, progress};
 use crate::workspace::Workspace;
 
 /// The launcher, if it is on `PATH`.
@@ -16,7 +17,7 @@ pub fn on_path() -> Option<PathBuf> {
     program("darling")
 }
 
-/// Installs Nix if it is missing, checks for the Mach-O agent, and returns Nix's version.
+/// Installs Nix if it is missing, builds the Mach-O agent, and returns Nix's version.
 pub fn prepare(workspace: &Workspace) -> Result<String> {
     if program("nix-build").is_none() {
         progress("installing the package nix-bin (it stays) …");
@@ -26,10 +27,8 @@ pub fn prepare(workspace: &Workspace) -> Result<String> {
             .status();
         ensure!(status.is_ok_and(|status| status.success()), "failed; run: apt-get install nix-bin");
     }
-    let agent = workspace.target.join("darwin/darwin-agent");
-    if !agent.exists() {
-        bail!("there is no {}: run `cargo xtask darwin` first", agent.display());
-    }
+    // Cargo knows whether there is anything to do.
+    darwin::run(workspace, &DarwinFlags::default()).context("failed to build the agent for Darling")?;
     let output = Command::new("nix-store").arg("--version").output().context("failed to run nix-store")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Ok(text.trim().rsplit(' ').next().unwrap_or_default().to_owned())

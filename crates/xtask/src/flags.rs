@@ -50,7 +50,7 @@ pub enum Command {
 }
 
 /// Flags of `darwin`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct DarwinFlags {
     /// Link with this zig instead of one fetched from PyPI
     #[arg(long, value_name = "PROGRAM")]

@@ -12,9 +12,10 @@ use crate::progress;
 use crate::workspace::Workspace;
 
 /// Where the standard library comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
 pub enum Source {
     /// The first of the others that works
+    #[default]
     Auto,
     /// The compiler in use has it, or rustup adds it
     Installed,
