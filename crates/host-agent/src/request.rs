@@ -3,6 +3,7 @@
 //! [`BuildRequest`] is all that the daemon knows of a build: a program, its surroundings, its inputs and where its
 //! outputs will appear. It holds no derivation; what a derivation means is the business of [`crate::nix`].
 
+use std::fmt;
 use std::time::Duration;
 
 use protocol::ByteString;
@@ -159,6 +160,34 @@ pub struct PhaseTimings {
     pub stopping: Duration,
     /// Checks, canonical form, hash, references.
     pub publishing: Duration,
+}
+
+impl PhaseTimings {
+    /// Every phase with its name, in order.
+    pub fn phases(&self) -> [(&'static str, Duration); 6] {
+        [
+            ("queued", self.queued),
+            ("booting", self.booting),
+            ("preparing", self.preparing),
+            ("building", self.building),
+            ("stopping", self.stopping),
+            ("publishing", self.publishing),
+        ]
+    }
+}
+
+impl fmt::Display for PhaseTimings {
+    /// Milliseconds of each phase that took a tenth of one or more.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut first = true;
+        for (phase, time) in self.phases() {
+            if time.as_micros() >= 100 {
+                let separator = if std::mem::take(&mut first) { "" } else { ", " };
+                write!(f, "{separator}{phase} {:.1} ms", time.as_secs_f64() * 1000.0)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How a build ended.

@@ -9,8 +9,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::flags::DarwinFlags;
-use crate::{darwin, progress};
 use crate::workspace::Workspace;
+use crate::{darwin, progress};
 
 /// The launcher, if it is on `PATH`.
 pub fn on_path() -> Option<PathBuf> {

@@ -79,6 +79,20 @@ fn render(report: &StatusReport) -> String {
             build.front_end,
         );
     }
+    let _ = writeln!(text, "\nended");
+    if report.recent.is_empty() {
+        let _ = writeln!(text, "  none");
+    }
+    for build in &report.recent {
+        let _ = writeln!(
+            text,
+            "  {}  {} {} ago  {}",
+            build.derivation,
+            build.fate,
+            human(build.ago),
+            build.timings,
+        );
+    }
     text
 }
 
@@ -95,7 +109,8 @@ fn human(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::message::{BuildStatus, SlotStatus};
+    use crate::control::message::{BuildStatus, EndedBuild, SlotStatus};
+    use crate::request::PhaseTimings;
     use crate::store_path::StoreName;
 
     #[test]
@@ -129,6 +144,17 @@ mod tests {
                 age: Duration::from_secs(3700),
                 log_bytes: 1234,
             }],
+            recent: vec![EndedBuild {
+                derivation: StoreName::parse(b"0c6fdckjcpd2wkbgzp1lnhaiz8m7gr5j-hello.drv").unwrap(),
+                fate: "succeeded".into(),
+                ago: Duration::from_secs(12),
+                timings: PhaseTimings {
+                    preparing: Duration::from_micros(2900),
+                    building: Duration::from_millis(1234),
+                    ..PhaseTimings::default()
+                },
+                log_bytes: 99,
+            }],
         };
         insta::assert_snapshot!(render(&report), @"
         darling-builder 0.1.0 · ready for x86_64-darwin · guest linux · 2 jobs, 64 may wait · pid 77, up 1 d 1 h
@@ -139,6 +165,9 @@ mod tests {
 
         builds
           0c6fdckjcpd2wkbgzp1lnhaiz8m7gr5j-hello.drv  building in slot 4  1 h 1 min  1234 bytes of log  by uid 0 (build-hook)
+
+        ended
+          0c6fdckjcpd2wkbgzp1lnhaiz8m7gr5j-hello.drv  succeeded 12 s ago  preparing 2.9 ms, building 1234.0 ms
         ");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use protocol::ByteString;
 use serde::{Deserialize, Serialize};
 
-use crate::request::{BuildPhase, BuildReport};
+use crate::request::{BuildPhase, BuildReport, PhaseTimings};
 use crate::store_path::StoreName;
 
 /// Version of this socket's messages. Both ends are the same program, so they must be equal; a difference means that
@@ -101,6 +101,23 @@ pub struct StatusReport {
     pub slots: Vec<SlotStatus>,
     /// Every build there is, running ones first.
     pub builds: Vec<BuildStatus>,
+    /// The last builds that have ended, latest first.
+    pub recent: Vec<EndedBuild>,
+}
+
+/// A build that has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedBuild {
+    /// Base name of the derivation.
+    pub derivation: StoreName,
+    /// `succeeded`, `failed` or `cancelled`.
+    pub fate: String,
+    /// Since it ended.
+    pub ago: Duration,
+    /// How long each phase took.
+    pub timings: PhaseTimings,
+    /// Bytes of output that it printed.
+    pub log_bytes: u64,
 }
 
 /// One slot.

@@ -49,9 +49,9 @@ pub(super) async fn run(daemon: &Daemon, connection: &mut Connection, place: Pla
         Some(_) => Fate::Failed,
         None => Fate::Cancelled,
     };
-    info!(build = id, fate = ?fate, timings = ?build.timings, "build ended");
+    info!(build = id, fate = ?fate, "build ended: {}", build.timings);
     // Before the report, so that whoever has read it finds `status` in agreement with it.
-    daemon.registry.build_gone(id, fate);
+    daemon.registry.build_gone(id, fate, build.timings);
     if let Some(outcome) = outcome {
         build.report(outcome).await;
     }

@@ -1,12 +1,12 @@
 //! What `status` tells: every slot and every build there is, and what has been.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::peer::Peer;
-use crate::control::message::{BuildStatus, SlotStatus};
-use crate::request::BuildPhase;
+use crate::control::message::{BuildStatus, EndedBuild, SlotStatus};
+use crate::request::{BuildPhase, PhaseTimings};
 use crate::store_path::StoreName;
 
 /// Where a slot is in its life.
@@ -29,12 +29,25 @@ impl SlotState {
     }
 }
 
+/// Ended builds that are remembered.
+const RECENT: usize = 20;
+
 /// How a build went out of sight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Succeeded,
     Failed,
     Cancelled,
+}
+
+impl Fate {
+    fn as_str(self) -> &'static str {
+        match self {
+            Fate::Succeeded => "succeeded",
+            Fate::Failed => "failed",
+            Fate::Cancelled => "cancelled",
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -49,6 +62,7 @@ struct Tables {
     builds: BTreeMap<u64, BuildRecord>,
     next_build: u64,
     fates: HashMap<&'static str, u64>,
+    recent: VecDeque<EndedRecord>,
 }
 
 #[derive(Debug)]
@@ -67,6 +81,15 @@ struct BuildRecord {
     slot: Option<u32>,
     phase: String,
     since: Instant,
+    log_bytes: u64,
+}
+
+#[derive(Debug)]
+struct EndedRecord {
+    derivation: StoreName,
+    fate: Fate,
+    at: Instant,
+    timings: PhaseTimings,
     log_bytes: u64,
 }
 
@@ -153,23 +176,35 @@ impl Registry {
         }
     }
 
-    pub(super) fn build_gone(&self, id: u64, fate: Fate) {
+    pub(super) fn build_gone(&self, id: u64, fate: Fate, timings: PhaseTimings) {
         let mut tables = self.tables();
-        if tables.builds.remove(&id).is_some() {
-            let name = match fate {
-                Fate::Succeeded => "succeeded",
-                Fate::Failed => "failed",
-                Fate::Cancelled => "cancelled",
-            };
-            *tables.fates.entry(name).or_default() += 1;
+        let Some(build) = tables.builds.remove(&id) else { return };
+        *tables.fates.entry(fate.as_str()).or_default() += 1;
+        if let Some(derivation) = build.derivation {
+            tables.recent.truncate(RECENT - 1);
+            let log_bytes = build.log_bytes;
+            let record = EndedRecord { derivation, fate, at: Instant::now(), timings, log_bytes };
+            tables.recent.push_front(record);
         }
+    }
+
+    pub(super) fn recent(&self) -> Vec<EndedBuild> {
+        let tables = self.tables();
+        let ended = tables.recent.iter().map(|build| EndedBuild {
+            derivation: build.derivation.clone(),
+            fate: build.fate.as_str().into(),
+            ago: build.at.elapsed(),
+            timings: build.timings,
+            log_bytes: build.log_bytes,
+        });
+        ended.collect()
     }
 
     /// Builds that succeeded, failed, were cancelled.
     pub(super) fn fates(&self) -> (u64, u64, u64) {
         let tables = self.tables();
-        let count = |name| tables.fates.get(name).copied().unwrap_or(0);
-        (count("succeeded"), count("failed"), count("cancelled"))
+        let count = |fate: Fate| tables.fates.get(fate.as_str()).copied().unwrap_or(0);
+        (count(Fate::Succeeded), count(Fate::Failed), count(Fate::Cancelled))
     }
 
     pub(super) fn slots(&self) -> Vec<SlotStatus> {

@@ -139,5 +139,6 @@ async fn status(daemon: &Daemon) -> StatusReport {
         cancelled,
         slots: daemon.registry.slots(),
         builds: daemon.registry.builds(),
+        recent: daemon.registry.recent(),
     }
 }
