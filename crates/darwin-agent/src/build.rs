@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use libc::pid_t;
 use protocol::message::{Exit, FromAgent, Usage};
 
-use crate::child::{self, Reaped, Wait};
+use crate::child;
 use crate::outbox::Outbox;
+use crate::reaper::{self, Reaped, Wait};
 use crate::request::Ready;
 use crate::{process_table, pump, streams};
 
@@ -118,15 +119,15 @@ impl Build {
     fn wait_for_end(&self, pid: pid_t, start: Instant) -> (Exit, Usage) {
         #[cfg(target_os = "linux")]
         // Orphans come here as well (see `adopt_orphans`) and are reaped as they end.
-        while let Ok(ended) = child::wait_for_an_end() {
+        while let Ok(ended) = reaper::wait_for_an_end() {
             if ended == pid {
                 *self.lock() = State::Stopping { pid };
                 signal_group(pid, libc::SIGKILL);
                 break;
             }
-            let _ = child::wait(Wait::For(ended));
+            let _ = reaper::wait(Wait::For(ended));
         }
-        let reaped = child::wait(Wait::For(pid));
+        let reaped = reaper::wait(Wait::For(pid));
         let wall = start.elapsed();
         *self.lock() = State::Stopping { pid };
         match reaped {
@@ -163,7 +164,7 @@ impl Build {
     /// Kills every process of this user but this one. Whether there were any.
     fn kill_user(&self, pid: pid_t) -> bool {
         // macOS does not spare the caller; without that guarantee only what is known to be the build's is killed.
-        if cfg!(target_os = "linux") { child::kill(-1, libc::SIGKILL).is_ok() } else { kill_below(pid) }
+        if cfg!(target_os = "linux") { reaper::kill(-1, libc::SIGKILL).is_ok() } else { kill_below(pid) }
     }
 
     /// Sends a signal to the process's group, if it runs.
@@ -224,7 +225,7 @@ fn kill_below(session: pid_t) -> bool {
     for process in process_table::below(own_pid(), Some(session)) {
         if !process.zombie {
             left = true;
-            let _ = child::kill(process.pid, libc::SIGKILL);
+            let _ = reaper::kill(process.pid, libc::SIGKILL);
         }
     }
     left
@@ -233,7 +234,7 @@ fn kill_below(session: pid_t) -> bool {
 /// Reaps every child that has ended; whether there are others.
 fn reap_ended() -> bool {
     loop {
-        match child::wait(Wait::AnyEnded) {
+        match reaper::wait(Wait::AnyEnded) {
             Ok(Some(_)) => {}
             Ok(None) => return true,
             Err(_) => return false,
@@ -243,7 +244,7 @@ fn reap_ended() -> bool {
 
 fn signal_group(group: pid_t, signal: i32) {
     // ESRCH: everyone in it has gone already.
-    let _ = child::kill(-group, signal);
+    let _ = reaper::kill(-group, signal);
 }
 
 fn own_pid() -> pid_t {

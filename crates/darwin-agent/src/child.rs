@@ -1,11 +1,11 @@
-//! Fork and exec of the build's process, and the few calls on processes that have no safe wrapper.
+//! Fork and exec of the build's process.
 //!
 //! `std::process` is not used: the environment must be exactly the bytes that were given, the step that failed must be
 //! known, and file mode mask, limits, signals and session must be set in one defined order.
 //!
 //! Everything that allocates happens before the fork. Between fork and exec only async-signal-safe calls are made,
 //! because other threads of this program may hold any lock at that moment.
-#![expect(unsafe_code, reason = "fork, exec, wait4 and kill by number have no safe wrappers")]
+#![expect(unsafe_code, reason = "fork and exec have no safe wrappers")]
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -16,6 +16,8 @@ use std::ptr;
 
 use libc::{c_char, c_int, pid_t};
 use protocol::message::ResourceLimits;
+
+use crate::reaper::{self, Wait};
 
 /// A process to start; all strings are ready for the kernel.
 #[derive(Debug)]
@@ -143,7 +145,7 @@ pub fn start(command: &Command, streams: StandardStreams) -> Result<pid_t, Start
     match read_report(report_read.into()) {
         None => Ok(pid),
         Some(error) => {
-            let _ = wait(Wait::For(pid));
+            let _ = reaper::wait(Wait::For(pid));
             Err(error)
         }
     }
@@ -330,115 +332,4 @@ fn read_report(read: OwnedFd) -> Option<StartError> {
 fn errno() -> i32 {
     // Reads the thread's errno and nothing else: fit for a forked child as well.
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
-}
-
-/// Which child to wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
-    /// This one, however long it takes.
-    For(pid_t),
-    /// Any that has ended, without waiting.
-    AnyEnded,
-}
-
-/// A child that has ended and was reaped.
-#[derive(Debug, Clone, Copy)]
-pub struct Reaped {
-    /// As from `wait(2)`.
-    pub status: c_int,
-    /// What it and the descendants it waited for used.
-    pub usage: libc::rusage,
-}
-
-/// Reaps a child; `None` if none has ended yet ([`Wait::AnyEnded`] only). ECHILD: there is no such child.
-pub fn wait(which: Wait) -> io::Result<Option<Reaped>> {
-    let (pid, options) = match which {
-        Wait::For(pid) => (pid, 0),
-        Wait::AnyEnded => (-1, libc::WNOHANG),
-    };
-    loop {
-        let mut status = 0;
-        // SAFETY: both pointers are to locals; rusage is plain data.
-        let (reaped, usage) = unsafe {
-            let mut usage: libc::rusage = MaybeUninit::zeroed().assume_init();
-            (libc::wait4(pid, &mut status, options, &mut usage), usage)
-        };
-        match reaped {
-            0 => return Ok(None),
-            1.. => return Ok(Some(Reaped { status, usage })),
-            _ if errno() == libc::EINTR => {}
-            _ => return Err(io::Error::last_os_error()),
-        }
-    }
-}
-
-/// Waits until some child has ended and says which, without reaping it: its process id stays taken, so that a signal
-/// to its group can't reach a stranger.
-#[cfg(target_os = "linux")]
-pub fn wait_for_an_end() -> io::Result<pid_t> {
-    loop {
-        // SAFETY: siginfo is plain data and filled by the call; si_pid is valid after a successful waitid.
-        unsafe {
-            let mut info: libc::siginfo_t = MaybeUninit::zeroed().assume_init();
-            if libc::waitid(libc::P_ALL, 0, &mut info, libc::WEXITED | libc::WNOWAIT) == 0 {
-                return Ok(info.si_pid());
-            }
-        }
-        if errno() != libc::EINTR {
-            return Err(io::Error::last_os_error());
-        }
-    }
-}
-
-/// `kill(2)`: a negative number names a process group, -1 everything this user may signal.
-pub fn kill(pid: pid_t, signal: c_int) -> io::Result<()> {
-    // SAFETY: no memory is involved.
-    match unsafe { libc::kill(pid, signal) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Makes orphans below this process its children, so that none escapes (Linux).
-pub fn adopt_orphans() {
-    #[cfg(target_os = "linux")]
-    // SAFETY: no memory is involved; a failure leaves orphans to init, as elsewhere.
-    unsafe {
-        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-    }
-}
-
-/// Undoes what whoever started this program may have set: an ignored SIGCHLD would make the kernel reap children and
-/// lose their status, and blocked signals would stay blocked here.
-pub fn own_signals() {
-    // SAFETY: plain calls; called before any thread is started.
-    unsafe {
-        let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
-        action.sa_sigaction = libc::SIG_DFL;
-        libc::sigaction(libc::SIGCHLD, &action, ptr::null_mut());
-        let mut none: libc::sigset_t = MaybeUninit::zeroed().assume_init();
-        libc::sigemptyset(&mut none);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &none, ptr::null_mut());
-    }
-}
-
-/// Deals with descriptors that whoever started this program left open: on Linux they are closed, elsewhere marked
-/// close-on-exec (inside Darling some belong to its libraries). Called before anything is opened.
-pub fn disown_descriptors() {
-    #[cfg(target_os = "linux")]
-    // SAFETY: nothing in this program has opened a descriptor yet, so none is owned by a Rust value.
-    if unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) } == 0 {
-        return;
-    }
-    let inherited: Vec<RawFd> = std::fs::read_dir("/dev/fd")
-        .map(|entries| {
-            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-        })
-        .unwrap_or_else(|_| (3..256).collect());
-    for fd in inherited.into_iter().filter(|fd| *fd > 2) {
-        // SAFETY: sets a flag; a number that is not open is refused harmlessly.
-        unsafe {
-            libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-        }
-    }
 }

@@ -8,9 +8,11 @@ mod build;
 mod child;
 mod command_line;
 mod connection;
+mod inheritance;
 mod outbox;
 mod process_table;
 mod pump;
+mod reaper;
 mod request;
 mod session;
 mod streams;
@@ -21,8 +23,8 @@ use std::process::ExitCode;
 use crate::command_line::{Action, USAGE};
 
 fn main() -> ExitCode {
-    child::disown_descriptors();
-    child::own_signals();
+    inheritance::disown_descriptors();
+    inheritance::own_signals();
     let options = match command_line::parse(std::env::args_os().skip(1)) {
         Ok(Action::Run(options)) => options,
         Ok(Action::Help) => {

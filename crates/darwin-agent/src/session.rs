@@ -13,11 +13,11 @@ use protocol::message::{FromAgent, ToAgent};
 use thiserror::Error;
 
 use crate::build::{Build, Phase};
-use crate::child;
 use crate::command_line::Options;
 use crate::connection::{self, ConnectionError};
 use crate::outbox::Outbox;
 use crate::process_table;
+use crate::reaper;
 use crate::request::{Request, RequestError};
 use crate::tick;
 
@@ -46,7 +46,7 @@ pub enum SessionError {
 
 /// Serves one build. Returns only if that could not begin.
 pub fn run(options: &Options) -> Result<Infallible, SessionError> {
-    child::adopt_orphans();
+    reaper::adopt_orphans();
     let (control, _) = connection::open(&options.socket, Channel::Control)?;
     let (ticks, _) = connection::open(&options.socket, Channel::Tick)?;
     let build = Build::new(options.exclusive_uid);
