@@ -277,3 +277,53 @@ fn total_memory_bytes() -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Keys that serde knows, out of its own complaint about one that it does not.
+    fn known(table: &str) -> BTreeSet<String> {
+        let text = if table.is_empty() { "zz = 1".into() } else { format!("[{table}]\nzz = 1") };
+        let message = Config::parse(&text, Path::new("x")).unwrap_err().to_string();
+        let names = message.split_once("expected").unwrap().1;
+        names.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    /// First cells of the tables below a heading line of the documentation.
+    fn documented(page: &str, from: &str, to: Option<&str>) -> BTreeSet<String> {
+        let page = page.split_once(from).unwrap().1;
+        let page = to.map_or(page, |to| page.split_once(to).unwrap().0);
+        page.lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(key, _)| key.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn the_documentation_names_exactly_the_keys_there_are() {
+        let page = include_str!("../../../docs/configuration.md");
+        let mut top = known("");
+        top.remove("limits");
+        top.remove("darling");
+        assert_eq!(documented(page, "# Configuration", Some("\n`[limits]`")), top);
+        assert_eq!(documented(page, "\n`[limits]`", Some("\n`[darling]`")), known("limits"));
+        assert_eq!(documented(page, "\n`[darling]`", None), known("darling"));
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        assert_eq!(Config::parse("", Path::new("x")).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_refused_with_what_would_be_right() {
+        let refused = |text: &str| Config::parse(text, Path::new("x")).unwrap_err().to_string();
+        insta::assert_snapshot!(refused("socket = \"relative\""));
+        insta::assert_snapshot!(refused("systems = []"));
+        insta::assert_snapshot!(refused("uid-base = 100"));
+        insta::assert_snapshot!(refused("uid-base = 2147483000"));
+        insta::assert_snapshot!(refused("[limits]\ntmpfs-bytes = 0"));
+    }
+}

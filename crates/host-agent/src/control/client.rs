@@ -138,14 +138,27 @@ impl Client {
     }
 
     fn send(&mut self, message: &ToDaemon) -> Result<(), ClientError> {
-        Ok(frame::write(&mut self.stream, message)?)
+        match frame::write(&mut self.stream, message) {
+            // It may have said why before it closed.
+            Err(FrameError::Io(error)) if is_gone(&error) => match self.receive() {
+                Err(refused @ ClientError::Refused(_)) => Err(refused),
+                _ => Err(ClientError::Closed),
+            },
+            sent => Ok(sent?),
+        }
     }
 
     fn receive(&mut self) -> Result<FromDaemon, ClientError> {
-        match frame::read(&mut self.stream)? {
-            Some(FromDaemon::Refused(reason)) => Err(ClientError::Refused(reason)),
-            Some(message) => Ok(message),
-            None => Err(ClientError::Closed),
+        match frame::read(&mut self.stream) {
+            Ok(Some(FromDaemon::Refused(reason))) => Err(ClientError::Refused(reason)),
+            Ok(Some(message)) => Ok(message),
+            Ok(None) | Err(FrameError::Truncated) => Err(ClientError::Closed),
+            Err(FrameError::Io(error)) if is_gone(&error) => Err(ClientError::Closed),
+            Err(error) => Err(error.into()),
         }
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }

@@ -126,6 +126,47 @@ fn a_stranger_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn a_daemon_without_rights_says_which_it_needs() {
+    if skipped() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().display();
+    let config = directory.path().join("config.toml");
+    let text = format!(
+        "socket = \"{path}/s\"\nguest = \"linux\"\nstate-directory = \"{path}/state\"\nstore-directory = \"{path}\"\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let program = directory.path().join("host-agent");
+    std::fs::copy(env!("CARGO_BIN_EXE_host-agent"), &program).unwrap();
+    std::fs::copy(
+        std::path::Path::new(env!("CARGO_BIN_EXE_host-agent")).with_file_name("darwin-agent"),
+        directory.path().join("darwin-agent"),
+    )
+    .unwrap();
+    let daemon = |wrapper: &[&str]| {
+        let mut command = Command::new(wrapper[0]);
+        command
+            .args(&wrapper[1..])
+            .arg(&program)
+            .arg("--config")
+            .arg(&config)
+            .arg("daemon")
+            .env("RUST_LOG", "off");
+        let output = command.output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let not_root = daemon(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+    insta::assert_snapshot!(not_root, @"host-agent: failed to start: the daemon makes namespaces and mounts and must run as root");
+    let no_namespaces = daemon(&["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]);
+    insta::assert_snapshot!(no_namespaces, @"host-agent: failed to boot a first slot: failed to make the slot's namespaces: Operation not permitted (os error 1); the daemon must run as root (CAP_SYS_ADMIN), outside of containers that forbid namespaces, on a kernel with mount, pid, net, ipc and uts namespaces");
+    assert_eq!(std::fs::read_dir(directory.path().join("state/slots")).unwrap().count(), 0);
+}
+
+#[test]
 fn a_second_daemon_on_the_same_directory_is_refused() {
     if skipped() {
         return;
