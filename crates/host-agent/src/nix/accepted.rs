@@ -129,15 +129,18 @@ impl Accepted<'_> {
         };
         take_all(&outputs, store)?;
         let registrations: Vec<_> = outputs
-            .into_iter()
+            .iter()
             .map(|output| Registration {
-                path: output.path,
+                path: output.path.clone(),
                 nar_sha256: output.nar_sha256,
                 nar_size: output.nar_size,
-                references: output.references,
+                references: output.references.clone(),
             })
             .collect();
-        Ok(registrar.register(store, &self.derivation.path, &registrations)?)
+        registrar.register(store, &self.derivation.path, &registrations).map_err(|error| {
+            put_back(&outputs, store);
+            error.into()
+        })
     }
 
     fn derivation_path(&self) -> String {
@@ -149,13 +152,19 @@ impl Accepted<'_> {
 fn take_all(outputs: &[PreparedOutput], store: &Path) -> Result<(), Failure> {
     for (index, output) in outputs.iter().enumerate() {
         if let Err(error) = take::take(output.staged.as_path(), &output.path.in_store(store)) {
-            for taken in &outputs[..index] {
-                let _ = take::take(&taken.path.in_store(store), taken.staged.as_path());
-            }
+            put_back(&outputs[..index], store);
             return Err(error.into());
         }
     }
     Ok(())
+}
+
+/// Moves outputs out of the store again, where the daemon removes them. What can't be moved Nix removes before it builds
+/// the derivation another time.
+fn put_back(outputs: &[PreparedOutput], store: &Path) {
+    for taken in outputs {
+        let _ = take::take(&taken.path.in_store(store), taken.staged.as_path());
+    }
 }
 
 /// Whether the daemon made what it was asked for: these outputs at these paths, referring to nothing else.
