@@ -1,6 +1,8 @@
 //! `cargo xtask demo`: the main job, to watch. A real Nix builds a small package for `x86_64-darwin` through hook,
 //! daemon and slot; the machine stays as it was.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,6 +14,7 @@ use crate::binaries::{self, Profile};
 use crate::flags::DemoFlags;
 use crate::task::Task;
 use crate::workspace::Workspace;
+use crate::world::daemon::LOG;
 use crate::world::leftovers::Before;
 use crate::world::session::{Build, Session};
 use crate::world::{Guest, Mode, Root, World, possible};
@@ -30,8 +33,7 @@ pub fn run(workspace: &Workspace, flags: &DemoFlags) -> Result<bool> {
     let (guest, root, nix) = match darling::on_path().filter(|_| !flags.stand_in) {
         Some(launcher) => {
             heading(&format!("guest: Darling ({})", launcher.display()));
-            let nix = darling::prepare(workspace)?;
-            (Guest::Darling, Root::Machine, nix)
+            (Guest::Darling, Root::Machine, darling::prepare(workspace)?)
         }
         None => {
             let why = if flags.stand_in { "as asked" } else { "`darling` is not on PATH" };
@@ -47,7 +49,7 @@ pub fn run(workspace: &Workspace, flags: &DemoFlags) -> Result<bool> {
             )
         }
     };
-    binaries::build(workspace, Profile::Release)?;
+    binaries::build(workspace, Profile::Debug)?;
     let world = World {
         nix,
         root,
@@ -55,7 +57,7 @@ pub fn run(workspace: &Workspace, flags: &DemoFlags) -> Result<bool> {
         guest,
         project: workspace.project.clone(),
         target: workspace.target.clone(),
-        profile: Profile::Release.directory().into(),
+        profile: Profile::Debug.directory().into(),
         task: Task::Demo,
         limit_seconds: LIMIT_SECONDS,
     };
@@ -103,10 +105,15 @@ pub fn inside(world: World) -> Result<bool> {
     show(verify.arg("--verify-path").args(&outputs))?;
     println!("{} outputs are valid, and their contents are what the database says", outputs.len());
 
-    heading("what it cost");
-    println!("four derivations, one second of sleep among them: {:.2} s", building.as_secs_f64());
-
     session.close()?;
+    heading("what each phase cost");
+    costs(&fs::read_to_string(LOG)?);
+    println!(
+        "nix-build in all, {} derivations, a second of sleep among them: {:.2} s",
+        DERIVATIONS.len(),
+        building.as_secs_f64()
+    );
+
     let left = before.left(&session)?;
     ensure!(left.is_empty(), "left behind: {left:#?}");
     heading("done: no process, mount, socket or file is left behind");
@@ -114,6 +121,24 @@ pub fn inside(world: World) -> Result<bool> {
         println!("With `darling` on PATH the same command builds inside Darling.");
     }
     Ok(true)
+}
+
+/// A table of the timings that the daemon has logged at the end of each build.
+fn costs(log: &str) {
+    let field = |line: &str, name: &str| -> Option<String> {
+        let (_, rest) = line.split_once(&format!("{name}="))?;
+        Some(rest.split(' ').next().unwrap_or_default().to_owned())
+    };
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    for line in log.lines() {
+        let Some(build) = field(line, " build") else { continue };
+        if let Some(derivation) = field(line, "derivation") {
+            names.insert(build, derivation.chars().skip(33).collect());
+        } else if let Some((_, timings)) = line.split_once("PhaseTimings {") {
+            let timings = timings.trim_end_matches(['}', ' ']).trim();
+            println!("{:<28} {timings}", names.get(&build).map_or("", String::as_str));
+        }
+    }
 }
 
 /// Says what is run, runs it where everybody can watch, and expects success.

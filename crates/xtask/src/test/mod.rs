@@ -12,7 +12,7 @@ use crate::flags::TestFlags;
 use crate::task::Task;
 use crate::workspace::Workspace;
 use crate::world::{Guest, Mode, Root, World, possible};
-use crate::{nix_roots, progress};
+use crate::{darling, nix_roots, progress};
 use report::{Outcome, Report, Verdict};
 
 /// Everything in one world must be over by then.
@@ -43,21 +43,33 @@ fn end_to_end(workspace: &Workspace, flags: &TestFlags, report: &mut Report) -> 
             }
         };
         for mode in [Mode::SingleUser, Mode::Daemon] {
-            let world = World {
-                nix: release.version.into(),
-                root: Root::Unpacked(root.clone()),
-                mode,
-                guest: Guest::Linux,
-                project: workspace.project.clone(),
-                target: workspace.target.clone(),
-                profile: Profile::Debug.directory().into(),
-                task: Task::Test { only: flags.only.clone() },
-                limit_seconds: WORLD_LIMIT_SECONDS,
-            };
-            run_world(&world, report)?;
+            let root = Root::Unpacked(root.clone());
+            run_world(&world(workspace, flags, release.version, root, mode, Guest::Linux), report)?;
         }
     }
-    Ok(())
+    if !flags.darling {
+        return Ok(());
+    }
+    if darling::on_path().is_none() {
+        report.skip_group("darling", "`darling` is not on PATH");
+        return Ok(());
+    }
+    let version = darling::prepare(workspace)?;
+    run_world(&world(workspace, flags, &version, Root::Machine, Mode::SingleUser, Guest::Darling), report)
+}
+
+fn world(workspace: &Workspace, flags: &TestFlags, nix: &str, root: Root, mode: Mode, guest: Guest) -> World {
+    World {
+        nix: nix.into(),
+        root,
+        mode,
+        guest,
+        project: workspace.project.clone(),
+        target: workspace.target.clone(),
+        profile: Profile::Debug.directory().into(),
+        task: Task::Test { only: flags.only.clone() },
+        limit_seconds: WORLD_LIMIT_SECONDS,
+    }
 }
 
 fn run_world(world: &World, report: &mut Report) -> Result<()> {

@@ -1,6 +1,7 @@
 //! `host-agent daemon` in a world.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -69,17 +70,22 @@ pub fn configure(world: &World, lines: &str) -> Result<()> {
 }
 
 impl HostDaemon {
-    /// Starts it and waits until it listens. With `visible`, it prints on our standard error, else into [`LOG`].
+    /// Starts it and waits until it listens. It prints into [`LOG`], and with `visible` on our standard error as well.
     pub fn start(world: &World, visible: bool) -> Result<Self> {
         let started = Instant::now();
         let mut command = Command::new(program(world));
         command.args(["daemon", "--config", CONFIG]).stdin(Stdio::null());
-        if !visible {
-            let log = File::options().create(true).append(true).open(LOG)?;
-            command.stdout(log.try_clone()?).stderr(log);
-        }
+        let log = File::options().create(true).append(true).open(LOG)?;
+        command.stdout(log.try_clone()?);
+        match visible {
+            true => command.stderr(Stdio::piped()),
+            false => command.stderr(log.try_clone()?),
+        };
         let mut child =
             command.spawn().with_context(|| format!("failed to run {}", program(world).display()))?;
+        if let Some(stderr) = child.stderr.take() {
+            std::thread::spawn(move || show(stderr, log));
+        }
         let listening = wait_until(START_LIMIT, || {
             if let Some(status) = child.try_wait()? {
                 bail!("the daemon ended at once ({status}):\n{}", log_tail());
@@ -126,6 +132,15 @@ impl Drop for HostDaemon {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+/// Copies lines to our standard error, marked as the daemon's, and to its log.
+fn show(from: impl Read, mut log: File) {
+    for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line).into_owned();
+        eprintln!("daemon │ {line}");
+        let _ = writeln!(log, "{line}");
     }
 }
 
