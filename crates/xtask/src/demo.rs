@@ -1,8 +1,6 @@
 //! `cargo xtask demo`: the main job, to watch. A real Nix builds a small package for `x86_64-darwin` through hook,
 //! daemon and slot; the machine stays as it was.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,7 +12,7 @@ use crate::binaries::{self, Profile};
 use crate::flags::DemoFlags;
 use crate::task::Task;
 use crate::workspace::Workspace;
-use crate::world::daemon::LOG;
+use crate::world::daemon::{self, HOOK};
 use crate::world::leftovers::Before;
 use crate::world::session::{Build, Session};
 use crate::world::{Guest, Mode, Root, World, possible};
@@ -78,7 +76,7 @@ pub fn inside(world: World) -> Result<bool> {
     if let Some(daemon) = &session.daemon {
         println!("ready after {:.2} s", daemon.started_in.as_secs_f64());
     }
-    println!("The only configuration of Nix, for this run: build-hook = {}", crate::world::daemon::HOOK);
+    println!("The only configuration of Nix, for this run: build-hook = {}", HOOK);
 
     let build = Build::of(FILE, "tests");
     let started = Instant::now();
@@ -105,15 +103,16 @@ pub fn inside(world: World) -> Result<bool> {
     show(verify.arg("--verify-path").args(&outputs))?;
     println!("{} outputs are valid, and their contents are what the database says", outputs.len());
 
-    session.close()?;
     heading("what each phase cost");
-    costs(&fs::read_to_string(LOG)?);
+    let status = daemon::program(&session.world);
+    show(Command::new(status).args(["status", "--config", daemon::CONFIG]))?;
     println!(
         "nix-build in all, {} derivations, a second of sleep among them: {:.2} s",
         DERIVATIONS.len(),
         building.as_secs_f64()
     );
 
+    session.close()?;
     let left = before.left(&session)?;
     ensure!(left.is_empty(), "left behind: {left:#?}");
     heading("done: no process, mount, socket or file is left behind");
@@ -121,24 +120,6 @@ pub fn inside(world: World) -> Result<bool> {
         println!("With `darling` on PATH the same command builds inside Darling.");
     }
     Ok(true)
-}
-
-/// A table of the timings that the daemon has logged at the end of each build.
-fn costs(log: &str) {
-    let field = |line: &str, name: &str| -> Option<String> {
-        let (_, rest) = line.split_once(&format!("{name}="))?;
-        Some(rest.split(' ').next().unwrap_or_default().to_owned())
-    };
-    let mut names: BTreeMap<String, String> = BTreeMap::new();
-    for line in log.lines() {
-        let Some(build) = field(line, " build") else { continue };
-        if let Some(derivation) = field(line, "derivation") {
-            names.insert(build, derivation.chars().skip(33).collect());
-        } else if let Some((_, timings)) = line.split_once("PhaseTimings {") {
-            let timings = timings.trim_end_matches(['}', ' ']).trim();
-            println!("{:<28} {timings}", names.get(&build).map_or("", String::as_str));
-        }
-    }
 }
 
 /// Says what is run, runs it where everybody can watch, and expects success.

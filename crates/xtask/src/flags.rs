@@ -63,12 +63,6 @@ pub struct DarwinFlags {
     pub check: Option<PathBuf>,
 }
 
-impl Default for DarwinFlags {
-    fn default() -> Self {
-        Self { zig: None, std: Source::Auto, check: None }
-    }
-}
-
 /// Flags of `demo`.
 #[derive(Debug, Args)]
 pub struct DemoFlags {
