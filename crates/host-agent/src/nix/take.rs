@@ -78,12 +78,13 @@ pub fn take(staged: &Path, target: &Path) -> Result<Way, TakeError> {
         Err(errno) => Err(failed(errno.into())),
     };
     let unlocked = Unlocked::new(staged).map_err(failed)?;
-    let renamed = match outcome(rename(AT_FDCWD, staged, AT_FDCWD, target), Way::Renamed)? {
-        None => outcome(rename_in_mount(staged, target), Way::RenamedInMount)?,
-        renamed => renamed,
-    };
-    if let Some(way) = renamed {
-        unlocked.lock(target).map_err(failed)?;
+    let mut renamed = outcome(rename(AT_FDCWD, staged, AT_FDCWD, target), Way::Renamed);
+    if let Ok(None) = renamed {
+        renamed = outcome(rename_in_mount(staged, target), Way::RenamedInMount);
+    }
+    let now_at = if let Ok(Some(_)) = renamed { target } else { staged };
+    unlocked.lock(now_at).map_err(failed)?;
+    if let Some(way) = renamed? {
         return Ok(way);
     }
     if fs::symlink_metadata(target).is_ok() {
