@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use protocol::ByteString;
 use protocol::message::{Exit, Usage};
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::places::Place;
@@ -42,6 +43,7 @@ pub(super) async fn run(daemon: &Daemon, connection: &mut Connection, place: Pla
         log_bytes: 0,
         kept: None,
         results: None,
+        abandoned: None,
     };
     let outcome = build.run(place).await;
     let fate = match &outcome {
@@ -70,6 +72,8 @@ struct Build<'a> {
     log_bytes: u64,
     kept: Option<PathBuf>,
     results: Option<PathBuf>,
+    /// Preparing outputs, when nobody waits for it any more.
+    abandoned: Option<JoinHandle<BuildOutcome>>,
 }
 
 /// What ends a build before its report: the front end has gone.
@@ -128,6 +132,8 @@ impl Build<'_> {
         self.daemon.registry.slot_is(slot_id, SlotState::Stopping);
         self.daemon.registry.build_phase(self.id, &BuildPhase::Stopping);
         let (directory, uid, alive) = stop(slot).await.ok_or(Gone)?;
+        // Everything in it is dead; what is left are directories.
+        self.daemon.registry.slot_gone(slot_id);
         self.timings.stopping = stopping.elapsed();
         let ended = match ended {
             // The agent and its slot go down together; the log says more than either end of a socket.
@@ -149,12 +155,21 @@ impl Build<'_> {
         if self.request.keep_failed && !matches!(outcome, Ok(BuildOutcome::Built(_)) | Err(Gone)) {
             self.keep(&directory, uid.uid()).await;
         }
-        let registry = std::sync::Arc::clone(&self.daemon.registry);
+        let abandoned = self.abandoned.take();
+        let results = if abandoned.is_some() { self.results.take() } else { None };
         // Thousands of mount points take a while to remove, and nobody has to wait for that.
-        tokio::task::spawn_blocking(move || {
-            remove_directory(directory.path());
-            registry.slot_gone(slot_id);
-            drop(uid);
+        tokio::spawn(async move {
+            if let Some(abandoned) = abandoned {
+                let _ = abandoned.await;
+            }
+            let _ = tokio::task::spawn_blocking(move || {
+                remove_directory(directory.path());
+                if let Some(results) = results {
+                    remove_directory(&results);
+                }
+                drop(uid);
+            })
+            .await;
         });
         outcome
     }
@@ -222,7 +237,15 @@ impl Build<'_> {
             outputs: self.request.outputs.clone(),
             max_bytes: limits.output_bytes,
         };
-        let outcome = tokio::task::spawn_blocking(move || outputs::prepare(&work)).await;
+        let mut task = tokio::task::spawn_blocking(move || outputs::prepare(&work));
+        let outcome = tokio::select! {
+            outcome = &mut task => outcome,
+            // Reading a large output can't be interrupted; it ends by itself, and is waited for with the cleaning up.
+            _ = self.connection.reader.next::<ToDaemon>() => {
+                self.abandoned = Some(task);
+                return Err(Gone);
+            }
+        };
         self.timings.publishing = publishing.elapsed();
         Ok(outcome.unwrap_or_else(|error| {
             BuildOutcome::Infrastructure(format!("the task that prepares outputs panicked: {error}"))

@@ -29,6 +29,22 @@ fn a_front_end_that_goes_away_takes_its_build_with_it_within_a_second() {
 }
 
 #[test]
+fn a_front_end_that_goes_away_while_outputs_are_published_is_rid_of_at_once() {
+    if skipped() {
+        return;
+    }
+    let daemon = Daemon::start("");
+    let mut client = daemon.submit(&daemon.request("head -c 300000000 /dev/zero > $out"));
+    while client.next_event().unwrap() != BuildEvent::Phase(BuildPhase::Publishing) {}
+    drop(client);
+    daemon.eventually(SECOND, "build gone", || daemon.status().builds.is_empty());
+    daemon.eventually(10 * SECOND, "directories gone", || {
+        let count = |name| std::fs::read_dir(daemon.state().join(name)).unwrap().count();
+        count("results") == 0 && count("slots") <= 1
+    });
+}
+
+#[test]
 fn a_background_process_neither_holds_up_a_build_nor_outlives_it() {
     if skipped() {
         return;
