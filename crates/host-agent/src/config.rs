@@ -34,6 +34,10 @@ pub struct Config {
     pub max_jobs: Option<NonZeroU32>,
     /// Booted, idle slots kept ready; by default as many as builds may run at once, at most two.
     pub warm_slots: Option<u32>,
+    /// Seconds without a build after which spare slots are dropped; the next build boots its own. 0 keeps them.
+    pub idle_timeout_seconds: u64,
+    /// Whether a build whose slot stalled (time stands still inside) is run once more, in a fresh one.
+    pub retry_stalled: bool,
     /// Builds that may wait beyond those that run; more are postponed (Nix asks again after five seconds).
     pub queue_limit: u32,
     /// The daemon's directory: slots with their build directories and outputs, kept build directories. On the store's
@@ -98,11 +102,23 @@ pub struct LimitsConfig {
 }
 
 /// What only the `darling` guest has.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DarlingConfig {
     /// The launcher, by path; the setuid bit is not needed. By default `darling` on `PATH`.
     pub launcher: Option<PathBuf>,
+    /// Whether a signal that kills a process is kept from killing its whole process group, as stock Darling lets it.
+    pub signal_repair: bool,
+    /// Whether programs run without address randomisation, which stock Darling does not always survive.
+    pub address_randomisation_off: bool,
+    /// Whether a short sleep inside, ten times a second, keeps stock Darling's timers from being lost.
+    pub tick: bool,
+}
+
+impl Default for DarlingConfig {
+    fn default() -> Self {
+        Self { launcher: None, signal_repair: true, address_randomisation_off: true, tick: true }
+    }
 }
 
 impl Default for Config {
@@ -113,6 +129,8 @@ impl Default for Config {
             guest: GuestKind::Darling,
             max_jobs: None,
             warm_slots: None,
+            idle_timeout_seconds: 900,
+            retry_stalled: true,
             queue_limit: 64,
             state_directory: "/nix/var/darling-builder".into(),
             store_directory: "/nix/store".into(),

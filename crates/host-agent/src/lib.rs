@@ -18,6 +18,7 @@ pub mod daemon;
 pub mod guest;
 pub mod mount;
 pub mod nix;
+pub mod pidfd;
 pub mod publish;
 pub mod request;
 pub mod slot;

@@ -161,8 +161,8 @@ pub(super) async fn relay(
                 }
                 Ok(Some(FromAgent::Exited { exit, usage })) => return (Ended::Exit(exit, usage), log_bytes),
                 Ok(Some(_)) => {}
-                Ok(None) => return (Ended::Lost(AGENT_GONE.into()), log_bytes),
-                Err(error) if is_gone(&error) => return (Ended::Lost(AGENT_GONE.into()), log_bytes),
+                Ok(None) => return (Ended::Lost(why_gone(inside).await), log_bytes),
+                Err(error) if is_gone(&error) => return (Ended::Lost(why_gone(inside).await), log_bytes),
                 Err(error) => return (Ended::Lost(format!("the agent sent nonsense: {error}")), log_bytes),
             },
             event = inside.slot.next::<FromSlot>() => return (Ended::Lost(match event {
@@ -179,7 +179,23 @@ pub(super) async fn relay(
     }
 }
 
-const AGENT_GONE: &str = "the agent in the slot ended before the builder did";
+/// Longest wait for what the slot says of its agent's end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Why there is no agent any more. The slot sees more of it than the end of a connection.
+async fn why_gone(inside: &mut Inside) -> String {
+    const UNKNOWN: &str = "the agent in the slot ended before the builder did";
+    let said = tokio::time::timeout(LAST_WORDS, async {
+        loop {
+            match inside.slot.next::<FromSlot>().await {
+                Ok(Some(FromSlot::Failed(reason))) => return reason,
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return UNKNOWN.into(),
+            }
+        }
+    });
+    said.await.unwrap_or_else(|_| UNKNOWN.into())
+}
 
 /// Returns when the daemon is ending at once.
 pub(super) async fn stopping(mode: &mut watch::Receiver<Mode>) {

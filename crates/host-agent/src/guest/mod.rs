@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -71,33 +72,55 @@ impl GuestPlan {
     pub fn launch(&self, plan: &BootPlan, log: &File) -> io::Result<Launched> {
         match self {
             GuestPlan::Linux(guest) => guest.launch(plan.uid, log).map(Launched::Agent),
-            GuestPlan::Darling(guest) => guest.launch(plan, log).map(Launched::Darling),
+            GuestPlan::Darling(guest) => guest.launch(plan, log).map(Box::new).map(Launched::Darling),
+        }
+    }
+
+    /// Whether the slot is to tick ([`crate::slot::tick`]).
+    pub fn ticks(&self) -> bool {
+        match self {
+            GuestPlan::Linux(_) => true,
+            GuestPlan::Darling(plan) => plan.ticks(),
         }
     }
 }
 
-/// A guest on its way to connect its agent.
+/// A guest that runs, or is on its way to.
 #[derive(Debug)]
 pub enum Launched {
     /// Nothing but the agent itself.
     Agent(Pid),
     /// A prefix, and then the agent.
-    Darling(darling::Boot),
+    Darling(Box<darling::Boot>),
 }
 
 impl Launched {
-    /// One of the slot's processes has ended. An error when the guest can't come up any more.
+    /// One of the slot's processes has ended. An error when that is the guest's end.
     pub fn ended(&mut self, pid: Pid, status: &WaitStatus) -> Result<(), String> {
         match self {
-            Launched::Agent(agent) if *agent == pid => {
-                Err(format!("the agent ended before it connected ({status:?})"))
-            }
+            Launched::Agent(agent) if *agent == pid => Err(format!("the agent {}", how_it_ended(status))),
             Launched::Agent(_) => Ok(()),
             Launched::Darling(boot) => boot.ended(pid, status),
         }
     }
 
-    /// Does the next step, if it can be done by now.
+    /// The agent has connected, from this process.
+    pub fn agent_is(&mut self, pid: Pid) {
+        match self {
+            Launched::Agent(_) => {}
+            Launched::Darling(boot) => boot.agent_is(pid),
+        }
+    }
+
+    /// When one of these is readable, [`proceed`](Self::proceed) is due.
+    pub fn watched(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Launched::Agent(_) => Vec::new(),
+            Launched::Darling(boot) => boot.watched(),
+        }
+    }
+
+    /// Does what can be done now. An error is the guest's end.
     pub fn proceed(&mut self) -> Result<(), String> {
         match self {
             Launched::Agent(_) => Ok(()),
@@ -107,12 +130,11 @@ impl Launched {
 
     /// How long to wait for an event before [`proceed`](Self::proceed) is worth another try.
     pub fn patience(&self, left: Duration) -> PollTimeout {
-        match self {
-            Launched::Darling(boot) if boot.is_waiting() => PollTimeout::from(2u8),
-            Launched::Agent(_) | Launched::Darling(_) => {
-                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-            }
-        }
+        let own = match self {
+            Launched::Agent(_) => None,
+            Launched::Darling(boot) => boot.patience(),
+        };
+        PollTimeout::try_from(own.unwrap_or(left).min(left)).unwrap_or(PollTimeout::MAX)
     }
 
     /// How far it has come, for an error message.
@@ -121,5 +143,14 @@ impl Launched {
             Launched::Agent(pid) => format!("it was started as process {pid}"),
             Launched::Darling(boot) => boot.describe(),
         }
+    }
+}
+
+/// A wait status in words that follow the name of a process.
+fn how_it_ended(status: &WaitStatus) -> String {
+    match status {
+        WaitStatus::Exited(_, code) => format!("ended with exit code {code}"),
+        WaitStatus::Signaled(_, signal, _) => format!("was killed by {signal}"),
+        status => format!("ended ({status:?})"),
     }
 }

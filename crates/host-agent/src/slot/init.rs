@@ -5,7 +5,7 @@
 //! in the slot ends with it: nothing outlives a build, not even the daemon's death.
 
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -54,6 +55,7 @@ pub fn run(daemon: UnixStream) {
             Event::Message(ToSlot::ShowEnd) => FromSlot::Shown,
             Event::Message(ToSlot::Boot(_)) => FromSlot::Failed("the slot is booted already".into()),
             Event::Stalled(late) => FromSlot::Stalled(late.as_millis() as u64),
+            Event::GuestEnded(reason) => FromSlot::Failed(reason),
         };
         if rights::send(&daemon, &message, None).is_err() {
             return;
@@ -69,11 +71,13 @@ struct Slot {
     view: OwnedFd,
     children: SignalFd,
     ticker: Ticker,
+    guest: Launched,
 }
 
 enum Event {
     Message(ToSlot),
     Stalled(Duration),
+    GuestEnded(String),
 }
 
 fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
@@ -121,8 +125,9 @@ fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
         return Ok(None);
     };
     rights::send(daemon, &FromSlot::Booted, Some(control.as_fd())).map_err(|error| error.to_string())?;
-    let ticker = Ticker::new(tick).map_err(|error| format!("failed to start the slot's tick: {error}"))?;
-    Ok(Some(Slot { store, view, children, ticker }))
+    let ticker = Ticker::new(tick, plan.guest.ticks())
+        .map_err(|error| format!("failed to start the slot's tick: {error}"))?;
+    Ok(Some(Slot { store, view, children, ticker, guest: launched }))
 }
 
 /// Waits for the agent's control connection and its tick connection; `None` if the daemon went away meanwhile.
@@ -144,17 +149,18 @@ fn accept_agent(
                 launched.describe()
             ));
         }
-        let mut watched = [
-            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
-            PollFd::new(daemon.as_fd(), PollFlags::POLLIN),
-            PollFd::new(children.as_fd(), PollFlags::POLLIN),
-        ];
+        let mut watched: Vec<PollFd<'_>> = [listener.as_fd(), daemon.as_fd(), children.as_fd()]
+            .into_iter()
+            .chain(launched.watched())
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
         match poll(&mut watched, launched.patience(left)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(format!("failed to wait for the agent: {error}")),
         }
         let ready = |index: usize| watched[index].any().unwrap_or(false);
         let (listening, gone, reap) = (ready(0), ready(1), ready(2));
+        drop(watched);
         if gone {
             return Ok(None);
         }
@@ -169,7 +175,12 @@ fn accept_agent(
             let (connection, _) =
                 listener.accept().map_err(|error| format!("failed to accept the agent: {error}"))?;
             match channel_of(&connection)? {
-                Channel::Control => control = Some(connection),
+                Channel::Control => {
+                    if let Ok(peer) = getsockopt(&connection, PeerCredentials) {
+                        launched.agent_is(Pid::from_raw(peer.pid()));
+                    }
+                    control = Some(connection);
+                }
                 Channel::Tick => tick = Some(connection),
             }
         }
@@ -209,28 +220,43 @@ impl Slot {
     /// The next thing to act on; `None` when the daemon has gone.
     fn next_event(&mut self, daemon: &UnixStream) -> Option<Event> {
         loop {
-            let [mut daemon_ready, mut tick_ready, mut reap] = [false; 3];
+            let [mut daemon_ready, mut tick_ready, mut reap, mut guest_ready] = [false; 4];
             {
-                let watched: [BorrowedFd<'_>; 4] =
-                    [daemon.as_fd(), self.children.as_fd(), self.ticker.timer(), self.ticker.connection()];
-                let mut polled = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
                 // A guest that closed its tick connection is reported as ready for ever; the daemon learns of its end
                 // through the control connection.
-                let count = if self.ticker.is_open() { 4 } else { 2 };
-                match poll(&mut polled[..count], PollTimeout::NONE) {
+                let tick = match self.ticker.is_open() {
+                    true => vec![self.ticker.timer(), self.ticker.connection()],
+                    false => Vec::new(),
+                };
+                let ticks = tick.len();
+                let mut polled: Vec<PollFd<'_>> = [daemon.as_fd(), self.children.as_fd()]
+                    .into_iter()
+                    .chain(tick)
+                    .chain(self.guest.watched())
+                    .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+                    .collect();
+                match poll(&mut polled, PollTimeout::NONE) {
                     Ok(_) => {
-                        let ready = |index: usize| polled[index].any().unwrap_or(false);
-                        daemon_ready = ready(0);
-                        reap = ready(1);
-                        tick_ready = count == 4 && (ready(2) || ready(3));
+                        let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+                        daemon_ready = ready(&polled[0]);
+                        reap = ready(&polled[1]);
+                        tick_ready = polled[2..2 + ticks].iter().any(ready);
+                        guest_ready = polled[2 + ticks..].iter().any(ready);
                     }
                     Err(Errno::EINTR) => {}
                     Err(_) => return None,
                 }
             }
+            if guest_ready && let Err(reason) = self.guest.proceed() {
+                return Some(Event::GuestEnded(reason));
+            }
             if reap {
                 let _ = self.children.read_signal();
-                reap_all();
+                for (pid, status) in reap_all() {
+                    if let Err(reason) = self.guest.ended(pid, &status) {
+                        return Some(Event::GuestEnded(reason));
+                    }
+                }
             }
             if tick_ready && let Some(late) = self.ticker.proceed() {
                 return Some(Event::Stalled(late));

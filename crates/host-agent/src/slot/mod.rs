@@ -8,7 +8,7 @@ pub mod directory;
 pub mod init;
 mod loopback;
 pub mod plan;
-mod rights;
+pub(crate) mod rights;
 pub mod root;
 pub mod spawn;
 mod store_view;

@@ -61,6 +61,30 @@ pub fn receive<T: DeserializeOwned>(
     Ok(Some((frame::decode(&payload)?, attached)))
 }
 
+/// Sends a descriptor with nothing else. Makes plain system calls and small allocations only.
+pub(crate) fn pass(socket: &UnixStream, fd: &OwnedFd) -> io::Result<()> {
+    let fds = [fd.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(b"f")], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// Receives what [`pass`] sent.
+pub(crate) fn take(socket: &UnixStream) -> io::Result<OwnedFd> {
+    let mut byte = [0];
+    let mut control = nix::cmsg_space!(RawFd);
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let message =
+        recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    message
+        .cmsgs()?
+        .find_map(|message| match message {
+            ControlMessageOwned::ScmRights(fds) => fds.into_iter().map(own).next_back(),
+            _ => None,
+        })
+        .ok_or_else(|| io::Error::other("no descriptor came"))
+}
+
 #[expect(unsafe_code, reason = "a descriptor received over a socket has no other owner")]
 fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel has just installed it in this process for this message.

@@ -30,12 +30,14 @@ pub struct Ticker {
 }
 
 impl Ticker {
-    /// Starts ticking on the agent's tick connection.
-    pub fn new(connection: UnixStream) -> io::Result<Self> {
+    /// Starts ticking on the agent's tick connection; with `on` false it only watches the connection's end.
+    pub fn new(connection: UnixStream, on: bool) -> io::Result<Self> {
         connection.set_nonblocking(true)?;
         let timer =
             TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
-        timer.set(Expiration::Interval(TimeSpec::from_duration(PERIOD)), TimerSetTimeFlags::empty())?;
+        if on {
+            timer.set(Expiration::Interval(TimeSpec::from_duration(PERIOD)), TimerSetTimeFlags::empty())?;
+        }
         Ok(Self { timer, connection, open: true, sent: None, reported: false })
     }
 

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,29 +12,43 @@ use std::process::{Command, Stdio};
 use nix::sys::personality::{self, Persona};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 
-use super::{AGENT_NAME, PREFIX, PREFIX_HOME, SYSTEM_ROOT};
-use crate::slot::root::AGENT_DIR;
+use super::seccomp::{self, Listener};
+use super::signal_repair::SignalRepair;
+use super::{PREFIX, PREFIX_HOME, Repairs};
+use crate::slot::rights;
 
 /// Boots the prefix. The program named is never reached: the launcher is killed once the prefix is up.
-pub(super) fn boot(launcher: &Path, uid: u32, log: &File) -> io::Result<Pid> {
-    spawn(command(launcher, uid, log)?.args(["exec", "/usr/bin/true"]))
+pub(super) fn boot(
+    launcher: &Path,
+    uid: u32,
+    repairs: Repairs,
+    log: &File,
+) -> io::Result<(Pid, Option<SignalRepair>)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut command = command(launcher, log)?;
+    command.args(["exec", "/usr/bin/true"]);
+    // SAFETY: single-threaded parent; plain system calls on local memory between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            if repairs.no_address_randomisation {
+                // A randomised stack collides with Darling's commpage once in some thousands of execs (SIGFPE).
+                personality::set(Persona::ADDR_NO_RANDOMIZE)?;
+            }
+            if repairs.signals {
+                rights::pass(&theirs, &seccomp::install()?)?;
+            }
+            become_launcher(uid)
+        });
+    }
+    let child = command.spawn()?;
+    let repair = match repairs.signals {
+        true => Some(SignalRepair::new(Listener::from(rights::take(&ours)?))),
+        false => None,
+    };
+    Ok((Pid::from_raw(child.id() as i32), repair))
 }
 
-/// Starts the agent in a prefix that is up.
-pub(super) fn start_agent(launcher: &Path, uid: u32, log: &File) -> io::Result<Pid> {
-    spawn(
-        command(launcher, uid, log)?
-            // The launcher puts /Volumes/SystemRoot before it.
-            .args(["exec", &format!("{AGENT_DIR}/{AGENT_NAME}")])
-            .arg(format!("{SYSTEM_ROOT}{AGENT_DIR}/a")),
-    )
-}
-
-fn spawn(command: &mut Command) -> io::Result<Pid> {
-    Ok(Pid::from_raw(command.spawn()?.id() as i32))
-}
-
-fn command(launcher: &Path, uid: u32, log: &File) -> io::Result<Command> {
+fn command(launcher: &Path, log: &File) -> io::Result<Command> {
     let mut command = Command::new(launcher);
     command
         .env_clear()
@@ -47,18 +62,14 @@ fn command(launcher: &Path, uid: u32, log: &File) -> io::Result<Command> {
         // A file: the server keeps these open for as long as the prefix lives.
         .stdout(log.try_clone()?)
         .stderr(log.try_clone()?);
-    // SAFETY: plain system calls on local memory between fork and exec.
-    unsafe {
-        command.pre_exec(move || {
-            setgroups(&[])?;
-            // Real: what everything inside runs as. Effective: what the launcher insists on.
-            setresgid(Gid::from_raw(uid), Gid::from_raw(0), Gid::from_raw(0))?;
-            setresuid(Uid::from_raw(uid), Uid::from_raw(0), Uid::from_raw(0))?;
-            // A randomised stack collides with Darling's commpage once in some thousands of execs (SIGFPE).
-            personality::set(Persona::ADDR_NO_RANDOMIZE)?;
-            nix::sys::signal::SigSet::empty().thread_set_mask()?;
-            Ok(())
-        });
-    }
     Ok(command)
+}
+
+fn become_launcher(uid: u32) -> io::Result<()> {
+    setgroups(&[])?;
+    // Real: what everything inside runs as. Effective: what the launcher insists on.
+    setresgid(Gid::from_raw(uid), Gid::from_raw(0), Gid::from_raw(0))?;
+    setresuid(Uid::from_raw(uid), Uid::from_raw(0), Uid::from_raw(0))?;
+    nix::sys::signal::SigSet::empty().thread_set_mask()?;
+    Ok(())
 }

@@ -1,21 +1,28 @@
 //! Darling: an ephemeral prefix on tmpfs in every slot, and the Mach-O agent inside.
 //!
-//! Steps: the launcher boots the prefix in the background (it polls in whole seconds, so it is not waited for) → the
-//! shellspawn socket appears → the store view and `/build` are bound into the container → a second launcher starts the agent,
-//! which connects. The launcher gets the slot's uid as its real uid and root as its effective one; everything
-//! inside then runs as the slot's uid, and no set-uid bit is needed.
+//! The launcher boots the prefix in the background (it polls in whole seconds, so it is not waited for); it gets the slot's
+//! uid as its real uid and root as its effective one, so everything inside runs as the slot's uid and no set-uid bit is
+//! needed. Then see [`boot`].
+//!
+//! Stock Darling is repaired from outside, never patched; each repair has a switch in the configuration: [`signal_repair`],
+//! address randomisation off ([`launcher`]), and the tick ([`crate::slot::tick`]).
 
 mod binds;
+mod boot;
 mod launcher;
+mod seccomp;
+mod shellspawn;
+mod signal_repair;
+mod socket_watch;
+mod vital;
+
+pub use boot::Boot;
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::WaitStatus;
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -45,6 +52,16 @@ pub struct Plan {
     agent: PathBuf,
     /// Size of the prefix's tmpfs, bytes.
     prefix_bytes: u64,
+    /// Which faults of Darling are repaired.
+    repairs: Repairs,
+}
+
+/// Repairs of stock Darling, as configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Repairs {
+    signals: bool,
+    no_address_randomisation: bool,
+    pub(crate) tick: bool,
 }
 
 /// Why Darling can't be used.
@@ -73,7 +90,12 @@ impl Plan {
             .canonicalize()
             .map_err(|error| DarlingError::Launcher(format!("{}: {error}", launcher.display())))?;
         let agent = agent_file::find(config.agent.as_deref(), AGENT_NAME)?;
-        Ok(Self { launcher, agent, prefix_bytes: config.limits.tmpfs_bytes })
+        let repairs = Repairs {
+            signals: config.darling.signal_repair,
+            no_address_randomisation: config.darling.address_randomisation_off,
+            tick: config.darling.tick,
+        };
+        Ok(Self { launcher, agent, prefix_bytes: config.limits.tmpfs_bytes, repairs })
     }
 
     /// Where programs and libraries of the host are that Darling's own programs need.
@@ -97,108 +119,16 @@ impl Plan {
 
     pub(super) fn launch(&self, plan: &BootPlan, log: &File) -> io::Result<Boot> {
         chown(PREFIX_HOME, Some(plan.uid), Some(plan.uid))?;
-        let launcher = launcher::boot(&self.launcher, plan.uid, log)?;
-        Ok(Boot {
-            plan: self.clone(),
-            uid: plan.uid,
-            store: plan.store.clone(),
-            log: log.try_clone()?,
-            stage: Stage::Booting { launcher },
-        })
+        Boot::start(self, plan, log)
+    }
+
+    /// Whether the slot is to tick.
+    pub(crate) fn ticks(&self) -> bool {
+        self.repairs.tick
     }
 }
 
 fn on_path() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|directory| directory.join("darling")).find(|file| file.is_file())
-}
-
-/// Whether the server was started and is gone: the launcher itself would go on waiting for 15 s.
-fn server_is_dead() -> bool {
-    let Ok(pid) = std::fs::read_to_string(Path::new(PREFIX).join(".init.pid")) else { return false };
-    let pid = pid.trim();
-    // The file is written after it is opened.
-    if pid.is_empty() {
-        return false;
-    }
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        // The state follows the name, which is in parentheses and may hold anything.
-        Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')),
-        Err(_) => true,
-    }
-}
-
-/// A prefix that is coming up.
-#[derive(Debug)]
-pub struct Boot {
-    plan: Plan,
-    uid: u32,
-    store: PathBuf,
-    log: File,
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// Until the socket of shellspawn is there.
-    Booting { launcher: Pid },
-    /// The agent was started, by this launcher.
-    Started { launcher: Pid },
-    /// That launcher has ended: shellspawn's socket is there before it listens, so the first ones may be turned away.
-    TurnedAway,
-}
-
-impl Boot {
-    pub(super) fn ended(&mut self, pid: Pid, status: &WaitStatus) -> Result<(), String> {
-        match self.stage {
-            // It ends by itself when the prefix could not be booted.
-            Stage::Booting { launcher } if launcher == pid => {
-                Err(format!("Darling's launcher ended before its prefix was up ({status:?})"))
-            }
-            Stage::Started { launcher } if launcher == pid => {
-                self.stage = Stage::TurnedAway;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    pub(super) fn proceed(&mut self) -> Result<(), String> {
-        let launcher = match self.stage {
-            Stage::Booting { launcher } => launcher,
-            Stage::Started { .. } => return Ok(()),
-            Stage::TurnedAway => return self.start_agent(),
-        };
-        if !Path::new(PREFIX).join("var/run/shellspawn.sock").exists() {
-            return if server_is_dead() {
-                Err("Darling's server ended while it was booting".into())
-            } else {
-                Ok(())
-            };
-        }
-        binds::into_container(Path::new(PREFIX), &self.store)
-            .map_err(|error| format!("failed to show the store and /build inside Darling: {error}"))?;
-        // It would wake up after whole seconds to run a program that nobody waits for.
-        let _ = kill(launcher, Signal::SIGKILL);
-        self.start_agent()
-    }
-
-    fn start_agent(&mut self) -> Result<(), String> {
-        let launcher = launcher::start_agent(&self.plan.launcher, self.uid, &self.log)
-            .map_err(|error| format!("failed to start the agent in Darling: {error}"))?;
-        self.stage = Stage::Started { launcher };
-        Ok(())
-    }
-
-    pub(super) fn is_waiting(&self) -> bool {
-        !matches!(self.stage, Stage::Started { .. })
-    }
-
-    pub(super) fn describe(&self) -> String {
-        match self.stage {
-            Stage::Booting { .. } => "Darling's prefix did not come up (no shellspawn socket)".into(),
-            Stage::Started { .. } => "Darling's prefix is up and the agent was started".into(),
-            Stage::TurnedAway => "Darling's prefix is up and does not start the agent".into(),
-        }
-    }
 }
