@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_handler_that_has_reset_its_signal_means_itself() {
         // As seen: all blocked but 30, TERM (15) caught no more.
-        let emulation = status("000000005ffbfeff", "00000007efffaeff");
+        let emulation = status("000000005ffbfeff", "00000007effbaeff");
         assert_eq!(emulation.process, 42);
         assert!(emulation.emulates_default_action(Signal::SIGTERM as i32));
         // The stop signals can't be caught at all.
@@ -122,10 +122,10 @@ mod tests {
     fn a_program_that_signals_its_group_does_not_mean_itself() {
         for (blocked, caught) in [
             // Nothing or little blocked.
-            ("0000000000000000", "00000007efffaeff"),
-            ("0000000000004002", "00000007efffaeff"),
+            ("0000000000000000", "00000007effbaeff"),
+            ("0000000000004002", "00000007effbaeff"),
             // Everything blocked, by the program itself: the signal is still caught by Darling's handler.
-            ("000000005ffbfeff", "00000007efffeeff"),
+            ("000000005ffbfeff", "00000007effbeeff"),
         ] {
             assert!(!status(blocked, caught).emulates_default_action(Signal::SIGTERM as i32));
         }
