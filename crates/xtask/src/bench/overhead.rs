@@ -16,6 +16,7 @@ use crate::binaries::{self, Profile};
 use crate::flags::OverheadFlags;
 use crate::task::Task;
 use crate::workspace::Workspace;
+use crate::world::daemon;
 use crate::world::limited::{self, Finished};
 use crate::world::session::Session;
 use crate::world::{Guest, Mode, PROJECT, Root, World, possible};
@@ -96,6 +97,9 @@ impl Ways<'_> {
         head(title);
         row("built locally by Nix, no sandbox", &local);
         row("through the hook", &hook);
+        if let Some(phases) = self.last_phases()? {
+            println!("{phases}");
+        }
         let difference = hook.median() - local.median();
         if self.remote.is_some() {
             row("by Nix's remote builder, ssh:// on loopback", &ssh);
@@ -107,6 +111,16 @@ impl Ways<'_> {
             println!("the hook costs {difference:.1} ms more than a local build");
         }
         Ok(())
+    }
+
+    /// What the daemon says of the last build.
+    fn last_phases(&self) -> Result<Option<String>> {
+        let mut command = Command::new(daemon::program(&self.session.world));
+        command.args(["status", "--config", daemon::CONFIG]);
+        let status = limited::run(&mut command, LIMIT)?.must_succeed()?;
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        let last = text.lines().skip_while(|line| *line != "ended").nth(1);
+        Ok(last.and_then(|line| Some(format!("    the last one: {}", line.split_once("ago")?.1.trim()))))
     }
 
     fn build(

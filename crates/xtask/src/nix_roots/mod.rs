@@ -48,6 +48,7 @@ const PACKAGES: &[&str] = &[
     "bzip2",
     "xz-utils",
     "util-linux",
+    "mount",
     "procps",
     "libc-bin",
     "openssh-server",
