@@ -32,10 +32,14 @@ fn check(report: &mut Report, name: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Reads what the test harness prints; its lines carry no times.
+/// What a test that can't run here prints before it returns.
+const SKIPPED: &str = "skipped: ";
+
+/// Reads what the test harness prints; its lines carry no times. A test can't tell the harness that it was skipped, so it
+/// says so in its output, which the harness shows at the end of each program's tests.
 fn unit_tests(workspace: &Workspace, report: &mut Report) -> Result<()> {
     let mut child = cargo(&workspace.project)
-        .args(["test", "--workspace", "--no-fail-fast", "--color=never"])
+        .args(["test", "--workspace", "--no-fail-fast", "--color=never", "--", "--show-output"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -49,6 +53,8 @@ fn unit_tests(workspace: &Workspace, report: &mut Report) -> Result<()> {
     let mut failures = String::new();
     let mut in_failures = false;
     let mut failed = 0;
+    let mut finished: Vec<Outcome> = Vec::new();
+    let mut speaking = String::new();
     let mut last = Instant::now();
     for line in BufReader::new(child.stdout.take().context("no standard output")?).lines() {
         let line = String::from_utf8_lossy(line?.as_bytes()).into_owned();
@@ -56,6 +62,18 @@ fn unit_tests(workspace: &Workspace, report: &mut Report) -> Result<()> {
         if in_failures {
             failures.push_str(&line);
             failures.push('\n');
+        }
+        if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            name.clone_into(&mut speaking);
+        }
+        if let Some(reason) = line.strip_prefix(SKIPPED)
+            && let Some(test) = finished.iter_mut().find(|test| test.name == speaking)
+            && matches!(test.verdict, Verdict::Passed)
+        {
+            test.verdict = Verdict::Skipped(reason.to_owned());
+        }
+        if line.starts_with("test result:") {
+            finished.drain(..).for_each(|outcome| report.add("rust", outcome));
         }
         let Some((name, result)) = line.strip_prefix("test ").and_then(|line| line.rsplit_once(" ... "))
         else {
@@ -69,9 +87,11 @@ fn unit_tests(workspace: &Workspace, report: &mut Report) -> Result<()> {
                 Verdict::Failed("see the harness's output below".into())
             }
         };
-        report.add("rust", Outcome { name: name.into(), seconds: last.elapsed().as_secs_f64(), verdict });
+        finished.push(Outcome { name: name.into(), seconds: last.elapsed().as_secs_f64(), verdict });
         last = Instant::now();
     }
+    // Those of a program that died before its last line.
+    finished.into_iter().for_each(|outcome| report.add("rust", outcome));
     let succeeded = child.wait()?.success();
     let stderr = stderr.join().unwrap_or_default();
     if !succeeded {

@@ -113,9 +113,14 @@ fn cancelled(
     gone(session, at)?;
     let finished = finished?;
     ensure!(!finished.timed_out, "nix-build itself goes on: {}", finished.describe());
-    let mut delete = session.root_command("nix-store");
     let next = session.build(&Build::of(FILE, "next"))?.succeeds()?;
-    limited::run(delete.arg("--delete").arg(next.output()?), Duration::from_secs(30))?.must_succeed()?;
+    // The worker of a client that was killed keeps its temporary roots until it has noticed.
+    let deleted = wait_until(Duration::from_secs(10), || {
+        let mut delete = session.root_command("nix-store");
+        delete.arg("--delete").arg(next.output()?);
+        Ok(limited::run(&mut delete, Duration::from_secs(30))?.must_succeed().is_ok())
+    })?;
+    ensure!(deleted, "the next build's output can't be deleted");
     Ok(())
 }
 
