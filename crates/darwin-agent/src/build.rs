@@ -12,10 +12,12 @@ use libc::pid_t;
 use protocol::message::{Exit, FromAgent, Usage};
 
 use crate::child;
+use crate::input::Input;
 use crate::outbox::Outbox;
 use crate::reaper::{self, Reaped, Wait};
 use crate::request::Ready;
-use crate::{process_table, pump, streams};
+use crate::streams::{self, Opened};
+use crate::{process_table, pump};
 
 /// How long to go on killing what does not go away (it may belong to another user, or hang in the kernel).
 const KILL_FOR: Duration = Duration::from_secs(5);
@@ -62,11 +64,13 @@ impl Build {
         Self { state: Arc::new(Mutex::new(State::Waiting)), exclusive_uid }
     }
 
-    /// Starts the process; from here on the outbox gets `Started`, `Output` and `Exited`.
-    pub fn start(&self, ready: Ready, outbox: Arc<Outbox>) {
-        if let Err(exit) = self.try_start(&ready, &outbox) {
+    /// Starts the process; from here on the outbox gets `Started`, `Output` and `Exited`. Returns the way to its stdin, if it
+    /// was to have one.
+    pub fn start(&self, ready: Ready, outbox: Arc<Outbox>) -> Option<Input> {
+        self.try_start(&ready, &outbox).unwrap_or_else(|exit| {
             self.refuse(exit, &outbox);
-        }
+            None
+        })
     }
 
     /// Reports a process that can't be started.
@@ -75,9 +79,10 @@ impl Build {
         outbox.send(FromAgent::Exited { exit, usage: Usage::default() });
     }
 
-    fn try_start(&self, ready: &Ready, outbox: &Arc<Outbox>) -> Result<(), Exit> {
-        let (theirs, sources) = streams::open(ready.streams)
+    fn try_start(&self, ready: &Ready, outbox: &Arc<Outbox>) -> Result<Option<Input>, Exit> {
+        let Opened { theirs, sources, sink } = streams::open(ready.streams)
             .map_err(|error| Exit::SpawnFailed { step: error.step.to_owned(), errno: error.errno })?;
+        let input = sink.map(|sink| Input::start(sink, outbox.clone())).transpose().map_err(thread_failed)?;
         let (ended_read, ended_write) = io::pipe().map_err(thread_failed)?;
         let start = Instant::now();
         let pid = child::start(&ready.command, theirs).map_err(|error| ready.explain(error))?;
@@ -111,7 +116,7 @@ impl Build {
             self.kill_all();
             return Err(thread_failed(error));
         }
-        Ok(())
+        Ok(input)
     }
 
     /// Waits for the process. Its id stays taken until `state` says that it has ended, so that a signal from the host

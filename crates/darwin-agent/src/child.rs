@@ -34,6 +34,8 @@ pub struct Command {
     pub umask: u32,
     /// Limits to set.
     pub limits: ResourceLimits,
+    /// Whether its stdin becomes its controlling terminal.
+    pub controls_terminal: bool,
 }
 
 /// The process's standard streams.
@@ -67,6 +69,8 @@ pub enum Step {
     Directory = 7,
     /// `execve(2)`.
     Exec = 8,
+    /// `ioctl(2)`, `TIOCSCTTY`.
+    Terminal = 9,
 }
 
 impl Step {
@@ -80,6 +84,7 @@ impl Step {
             Self::FileSizeLimit,
             Self::Directory,
             Self::Exec,
+            Self::Terminal,
         ]
         .into_iter()
         .find(|step| *step as u8 == byte)
@@ -101,7 +106,7 @@ impl StartError {
     }
 }
 
-/// Starts `command` as leader of a new session, without a controlling terminal, with descriptors 0 to 2 only, all
+/// Starts `command` as leader of a new session, without a controlling terminal unless it asks for one, with descriptors 0 to 2 only, all
 /// signals at their defaults and none blocked. Returns once it has been executed; a failure before that is reported
 /// and its process reaped.
 pub fn start(command: &Command, streams: StandardStreams) -> Result<pid_t, StartError> {
@@ -132,6 +137,7 @@ pub fn start(command: &Command, streams: StandardStreams) -> Result<pid_t, Start
                 umask: command.umask as libc::mode_t,
                 core,
                 file_size,
+                controls_terminal: command.controls_terminal,
                 report: report_write.as_raw_fd(),
             })
         }
@@ -161,6 +167,7 @@ struct Prepared<'a> {
     umask: libc::mode_t,
     core: Option<libc::rlimit>,
     file_size: Option<libc::rlimit>,
+    controls_terminal: bool,
     report: RawFd,
 }
 
@@ -178,6 +185,9 @@ unsafe fn exec_child(prepared: &Prepared<'_>) -> ! {
             if libc::dup2(*source, target as c_int) < 0 {
                 fail(prepared.report, Step::Streams);
             }
+        }
+        if prepared.controls_terminal && libc::ioctl(0, libc::TIOCSCTTY as libc::c_ulong, 0) < 0 {
+            fail(prepared.report, Step::Terminal);
         }
         close_rest_on_exec();
         libc::umask(prepared.umask);

@@ -70,7 +70,7 @@ fn features() -> Features {
         Features::ALL
     } else {
         // Orphans go to launchd, and those that made a session of their own can't be told from its services.
-        Features(Features::PTY.0 | Features::DIAGNOSTICS.0)
+        Features(Features::PTY.0 | Features::DIAGNOSTICS.0 | Features::INPUT.0)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `darwin-agent`: runs one build's process inside the guest and streams its output to the host.
 //!
 //! Threads, one concern each: the main thread reads the host's messages ([`session`]), [`outbox`] writes to it,
-//! [`tick`] answers the tick, [`build`] waits for the process and cleans up after it, [`pump`] reads its output.
+//! [`tick`] answers the tick, [`build`] waits for the process and cleans up after it, [`pump`] reads its output, [`input`] writes its input.
 //! Nothing here speaks on stdout: Darling prints its own remarks there.
 
 mod build;
@@ -9,6 +9,7 @@ mod child;
 mod command_line;
 mod connection;
 mod inheritance;
+mod input;
 mod outbox;
 mod process_table;
 mod pump;

@@ -143,6 +143,7 @@ impl Prepared {
                 env,
                 umask: self.umask & 0o7777,
                 limits,
+                controls_terminal: matches!(self.streams, Streams::Terminal(_)),
             },
         })
     }
@@ -176,6 +177,7 @@ impl Ready {
             (Step::Fork, _) => "fork".to_owned(),
             (Step::Session, _) => "setsid".to_owned(),
             (Step::Streams, _) => "dup2 of a standard stream".to_owned(),
+            (Step::Terminal, _) => "ioctl TIOCSCTTY of the pseudo-terminal".to_owned(),
             (Step::CoreLimit, _) => "setrlimit of the core file size".to_owned(),
             (Step::FileSizeLimit, _) => "setrlimit of the file size".to_owned(),
         };

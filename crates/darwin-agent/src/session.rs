@@ -9,12 +9,13 @@ use std::thread;
 
 use protocol::frame::{self, FrameError};
 use protocol::hello::Channel;
-use protocol::message::{FromAgent, ToAgent};
+use protocol::message::{FromAgent, Streams, ToAgent};
 use thiserror::Error;
 
 use crate::build::{Build, Phase};
 use crate::command_line::Options;
 use crate::connection::{self, ConnectionError};
+use crate::input::Input;
 use crate::outbox::Outbox;
 use crate::process_table;
 use crate::reaper;
@@ -36,6 +37,9 @@ pub enum SessionError {
     /// A second build.
     #[error("host sent {0} after Start: an agent runs one process, start another agent; what ran was killed")]
     Busy(&'static str),
+    /// Input for a process that has none, or before the last was taken.
+    #[error("host sent {0}; what ran was killed")]
+    Input(&'static str),
     /// The host went away while the process ran.
     #[error("host closed the connection while the process ran; it was killed")]
     Abandoned,
@@ -72,6 +76,8 @@ pub fn run(options: &Options) -> Result<Infallible, SessionError> {
 fn serve(control: UnixStream, build: &Build, outbox: &Arc<Outbox>) -> Result<(), SessionError> {
     let mut control = BufReader::new(control);
     let mut request = Some(Request::default());
+    let mut input: Option<Input> = None;
+    let mut has_input = false;
     while let Some(message) = frame::read(&mut control)? {
         let message = match &mut request {
             Some(request) => match request.take(message)? {
@@ -82,12 +88,29 @@ fn serve(control: UnixStream, build: &Build, outbox: &Arc<Outbox>) -> Result<(),
         };
         match message {
             ToAgent::Start => match request.take().ok_or(SessionError::Busy("Start"))?.finish()? {
-                Ok(ready) => build.start(ready, outbox.clone()),
+                Ok(ready) => {
+                    has_input = matches!(ready.streams, Streams::Terminal(_) | Streams::PipesWithInput);
+                    input = build.start(ready, outbox.clone());
+                }
                 Err(exit) => build.refuse(exit, outbox),
             },
             ToAgent::Signal(signal) => build.signal(signal),
             ToAgent::Ping(number) => outbox.reply(FromAgent::Pong(number)),
             ToAgent::Diagnose => outbox.reply(diagnostics(build)),
+            ToAgent::Input(_) | ToAgent::Resize(_) if !has_input => {
+                return Err(SessionError::Input("input for a process that takes none"));
+            }
+            ToAgent::Input(bytes) => match &input {
+                Some(input) if input.take(bytes) => {}
+                Some(_) => return Err(SessionError::Input("input before the last was taken")),
+                // It could not be started; the host will learn that.
+                None => outbox.reply(FromAgent::InputTaken),
+            },
+            ToAgent::Resize(size) => {
+                if let Some(input) = &input {
+                    input.resize(size);
+                }
+            }
             ToAgent::Prepare { .. } => return Err(SessionError::Busy("Prepare")),
             ToAgent::Arguments(_) => return Err(SessionError::Busy("Arguments")),
             ToAgent::Environment(_) => return Err(SessionError::Busy("Environment")),

@@ -1,4 +1,4 @@
-//! The process's standard streams: a pseudo-terminal as Nix makes it, or two pipes.
+//! The process's standard streams: a pseudo-terminal as Nix makes it, or two pipes; for a shell, the same with input.
 #![cfg_attr(target_os = "macos", expect(unsafe_code, reason = "ptsname has no safe wrapper here"))]
 
 use std::fs::{File, OpenOptions};
@@ -9,10 +9,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::pty::{PtyMaster, grantpt, posix_openpt, unlockpt};
-use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{InputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use protocol::message::{Stream, Streams};
 
 use crate::child::StandardStreams;
+use crate::input::{Sink, set_size};
 
 /// Where the process's output comes out.
 #[derive(Debug)]
@@ -32,31 +33,65 @@ pub struct StreamsError {
     pub errno: i32,
 }
 
-/// Both ends: the process's and ours.
-pub fn open(kind: Streams) -> Result<(StandardStreams, Vec<Source>), StreamsError> {
-    let stdin = File::open("/dev/null").map_err(at("open /dev/null"))?.into();
+/// Both ends.
+#[derive(Debug)]
+pub struct Opened {
+    /// The process's.
+    pub theirs: StandardStreams,
+    /// Where its output comes out.
+    pub sources: Vec<Source>,
+    /// Where its input goes in, if it has any.
+    pub sink: Option<Sink>,
+}
+
+/// Makes them.
+pub fn open(kind: Streams) -> Result<Opened, StreamsError> {
     match kind {
         Streams::Pty => {
-            let (master, slave) = pseudo_terminal()?;
-            let stderr = slave.try_clone().map_err(at("dup of the pseudo-terminal"))?;
-            let source = source(Stream::Pty, master)?;
-            Ok((StandardStreams { stdin, stdout: slave, stderr }, vec![source]))
+            let (master, slave) = pseudo_terminal(cfmakeraw)?;
+            let theirs = StandardStreams { stdin: nothing()?, stdout: again(&slave)?, stderr: slave };
+            Ok(Opened { theirs, sources: vec![source(Stream::Pty, master)?], sink: None })
         }
         Streams::Pipes => {
-            let (stdout_read, stdout) = io::pipe().map_err(at("pipe"))?;
-            let (stderr_read, stderr) = io::pipe().map_err(at("pipe"))?;
-            let sources = vec![
-                source(Stream::Stdout, stdout_read.into())?,
-                source(Stream::Stderr, stderr_read.into())?,
-            ];
-            Ok((StandardStreams { stdin, stdout: stdout.into(), stderr: stderr.into() }, sources))
+            let (theirs, sources) = pipes(nothing()?)?;
+            Ok(Opened { theirs, sources, sink: None })
+        }
+        Streams::Terminal(size) => {
+            // Cooked as a new one is; a backspace over a character of several bytes removes all of them.
+            let (master, slave) = pseudo_terminal(|mode| mode.input_flags.insert(InputFlags::IUTF8))?;
+            let master = File::from(master);
+            set_size(&master, size).map_err(at("ioctl TIOCSWINSZ"))?;
+            let sink = Sink::Terminal(master.try_clone().map_err(at("dup of the pseudo-terminal"))?);
+            let theirs = StandardStreams { stdin: again(&slave)?, stdout: again(&slave)?, stderr: slave };
+            Ok(Opened { theirs, sources: vec![source(Stream::Pty, master.into())?], sink: Some(sink) })
+        }
+        Streams::PipesWithInput => {
+            let (stdin, sink) = io::pipe().map_err(at("pipe"))?;
+            let (theirs, sources) = pipes(stdin.into())?;
+            Ok(Opened { theirs, sources, sink: Some(Sink::Pipe(OwnedFd::from(sink).into())) })
         }
     }
 }
 
-/// Master and slave. The slave is in raw mode before anyone can write to it (Nix does the same: no newline
+fn nothing() -> Result<OwnedFd, StreamsError> {
+    Ok(File::open("/dev/null").map_err(at("open /dev/null"))?.into())
+}
+
+fn again(fd: &OwnedFd) -> Result<OwnedFd, StreamsError> {
+    fd.try_clone().map_err(at("dup of the pseudo-terminal"))
+}
+
+fn pipes(stdin: OwnedFd) -> Result<(StandardStreams, Vec<Source>), StreamsError> {
+    let (stdout_read, stdout) = io::pipe().map_err(at("pipe"))?;
+    let (stderr_read, stderr) = io::pipe().map_err(at("pipe"))?;
+    let sources =
+        vec![source(Stream::Stdout, stdout_read.into())?, source(Stream::Stderr, stderr_read.into())?];
+    Ok((StandardStreams { stdin, stdout: stdout.into(), stderr: stderr.into() }, sources))
+}
+
+/// Master and slave. The slave's mode is set before anyone can write to it (for a build raw as Nix has it: no newline
 /// translation, no echo), and opening it makes it nobody's controlling terminal.
-fn pseudo_terminal() -> Result<(OwnedFd, OwnedFd), StreamsError> {
+fn pseudo_terminal(set_mode: impl FnOnce(&mut Termios)) -> Result<(OwnedFd, OwnedFd), StreamsError> {
     let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).map_err(errno_at("posix_openpt"))?;
     fcntl(&master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
         .map_err(errno_at("fcntl of the pseudo-terminal"))?;
@@ -71,7 +106,7 @@ fn pseudo_terminal() -> Result<(OwnedFd, OwnedFd), StreamsError> {
         .map_err(at("open of the pseudo-terminal"))?
         .into();
     let mut mode = tcgetattr(slave.as_fd()).map_err(errno_at("tcgetattr"))?;
-    cfmakeraw(&mut mode);
+    set_mode(&mut mode);
     tcsetattr(slave.as_fd(), SetArg::TCSANOW, &mode).map_err(errno_at("tcsetattr"))?;
     let master = master.as_fd().try_clone_to_owned().map_err(at("dup of the pseudo-terminal"))?;
     Ok((master, slave))

@@ -34,8 +34,11 @@ impl Features {
     pub const REAP: Features = Features(1 << 1);
     /// The agent answers diagnostics requests.
     pub const DIAGNOSTICS: Features = Features(1 << 2);
+    /// The agent can give the process a terminal of its own and a stdin: `Streams::Terminal`, `Streams::PipesWithInput`,
+    /// `Input`, `Resize`.
+    pub const INPUT: Features = Features(1 << 3);
     /// Everything this build knows.
-    pub const ALL: Features = Features(Self::PTY.0 | Self::REAP.0 | Self::DIAGNOSTICS.0);
+    pub const ALL: Features = Features(Self::PTY.0 | Self::REAP.0 | Self::DIAGNOSTICS.0 | Self::INPUT.0);
 
     /// What both sides have.
     pub fn intersection(self, other: Features) -> Features {

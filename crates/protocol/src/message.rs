@@ -14,6 +14,21 @@ pub enum Streams {
     Pty,
     /// stdin is `/dev/null`; stdout and stderr are a pipe each.
     Pipes,
+    /// All three are one pseudo-terminal of this size in cooked mode, the process's controlling terminal; what comes as
+    /// `Input` is typed there. For a shell, never for a build. Needs [`Features::INPUT`](crate::hello::Features::INPUT).
+    Terminal(TerminalSize),
+    /// A pipe each; what comes as `Input` can be read from stdin. For a shell, never for a build. Needs
+    /// [`Features::INPUT`](crate::hello::Features::INPUT).
+    PipesWithInput,
+}
+
+/// Size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
 }
 
 /// Where a piece of output came from.
@@ -64,6 +79,12 @@ pub enum ToAgent {
     Ping(u64),
     /// Answered by `Diagnostics`.
     Diagnose,
+    /// For the process's stdin, at most [`CHUNK_MAX`](crate::limits::CHUNK_MAX) bytes; empty: no more comes. Answered by
+    /// `InputTaken`, and only then may the next one be sent, so that nothing piles up before a process that does not
+    /// read.
+    Input(ByteString),
+    /// The terminal has this size from now on.
+    Resize(TerminalSize),
 }
 
 /// How a process ended, or why the build did.
@@ -149,4 +170,6 @@ pub enum FromAgent {
         /// Resident memory of the agent itself, bytes; 0 where the guest does not tell.
         agent_rss_bytes: u64,
     },
+    /// The last `Input` was written, or thrown away because nobody can read it any more.
+    InputTaken,
 }

@@ -205,7 +205,9 @@ impl Agent {
                     break;
                 }
                 FromAgent::Pong(number) => outcome.pongs.push(number),
-                other @ FromAgent::Diagnostics { .. } => panic!("unexpected {other:?}"),
+                other @ (FromAgent::Diagnostics { .. } | FromAgent::InputTaken) => {
+                    panic!("unexpected {other:?}")
+                }
             }
         }
         let status = self.hang_up();

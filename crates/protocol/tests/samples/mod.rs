@@ -4,7 +4,9 @@
 use proptest::prelude::*;
 use protocol::ByteString;
 use protocol::hello::{Channel, Features, Hello, MAGIC};
-use protocol::message::{Exit, FromAgent, ProcessEntry, ResourceLimits, Stream, Streams, ToAgent, Usage};
+use protocol::message::{
+    Exit, FromAgent, ProcessEntry, ResourceLimits, Stream, Streams, TerminalSize, ToAgent, Usage,
+};
 
 pub fn to_agent() -> Vec<ToAgent> {
     vec![
@@ -20,6 +22,18 @@ pub fn to_agent() -> Vec<ToAgent> {
             streams: Streams::Pipes,
             umask: 0o077,
         },
+        ToAgent::Prepare {
+            program: "/bin/bash".into(),
+            directory: "/build".into(),
+            streams: Streams::Terminal(TerminalSize { rows: 24, columns: 80 }),
+            umask: 0o022,
+        },
+        ToAgent::Prepare {
+            program: "/bin/cat".into(),
+            directory: "/build".into(),
+            streams: Streams::PipesWithInput,
+            umask: 0o022,
+        },
         ToAgent::Arguments(vec!["sh".into(), "-e".into(), "".into()]),
         ToAgent::Environment(vec![("A".into(), "1".into()), ("B".into(), b"\0\xfe".into())]),
         ToAgent::Limits(ResourceLimits { core: 0, file_size: None }),
@@ -28,6 +42,8 @@ pub fn to_agent() -> Vec<ToAgent> {
         ToAgent::Signal(15),
         ToAgent::Ping(0x0102_0304_0506_0708),
         ToAgent::Diagnose,
+        ToAgent::Input("ls\n".into()),
+        ToAgent::Resize(TerminalSize { rows: 50, columns: 300 }),
     ]
 }
 
@@ -42,6 +58,8 @@ pub fn to_agent_name(message: &ToAgent) -> &'static str {
         ToAgent::Signal(_) => "Signal",
         ToAgent::Ping(_) => "Ping",
         ToAgent::Diagnose => "Diagnose",
+        ToAgent::Input(_) => "Input",
+        ToAgent::Resize(_) => "Resize",
     }
 }
 
@@ -67,6 +85,7 @@ pub fn from_agent() -> Vec<FromAgent> {
             processes: vec![ProcessEntry { pid: 3, parent: 2, command: "sleep 9".into() }],
             agent_rss_bytes: 1 << 21,
         },
+        FromAgent::InputTaken,
     ]
 }
 
@@ -89,6 +108,7 @@ pub fn from_agent_name(message: &FromAgent) -> &'static str {
         },
         FromAgent::Pong(_) => "Pong",
         FromAgent::Diagnostics { .. } => "Diagnostics",
+        FromAgent::InputTaken => "InputTaken",
     }
 }
 
@@ -109,7 +129,13 @@ pub fn any_bytes() -> impl Strategy<Value = ByteString> {
 }
 
 pub fn any_to_agent() -> impl Strategy<Value = ToAgent> {
-    let streams = prop_oneof![Just(Streams::Pty), Just(Streams::Pipes)];
+    let size = || any::<(u16, u16)>().prop_map(|(rows, columns)| TerminalSize { rows, columns });
+    let streams = prop_oneof![
+        Just(Streams::Pty),
+        Just(Streams::Pipes),
+        size().prop_map(Streams::Terminal),
+        Just(Streams::PipesWithInput)
+    ];
     prop_oneof![
         (any_bytes(), any_bytes(), streams, any::<u32>()).prop_map(|(program, directory, streams, umask)| {
             ToAgent::Prepare { program, directory, streams, umask }
@@ -122,6 +148,8 @@ pub fn any_to_agent() -> impl Strategy<Value = ToAgent> {
         any::<i32>().prop_map(ToAgent::Signal),
         any::<u64>().prop_map(ToAgent::Ping),
         Just(ToAgent::Diagnose),
+        any_bytes().prop_map(ToAgent::Input),
+        size().prop_map(ToAgent::Resize),
     ]
 }
 
@@ -163,6 +191,7 @@ pub fn any_from_agent() -> impl Strategy<Value = FromAgent> {
                 agent_rss_bytes
             }
         ),
+        Just(FromAgent::InputTaken),
     ]
 }
 
