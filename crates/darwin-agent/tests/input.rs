@@ -44,12 +44,20 @@ fn stdin_through_a_pipe_arrives_whole_and_ends() {
         sent.extend(piece);
     }
     back.extend(type_in(&mut agent, b""));
-    // Nobody reads any more: taken, and thrown away.
-    back.extend(type_in(&mut agent, b"too late"));
     let outcome = agent.outcome();
     back.extend(&outcome.stdout);
     assert_eq!(outcome.exit, Exit::Code(0));
     assert!(back == sent, "{} bytes of {} came back", back.len(), sent.len());
+}
+
+#[test]
+fn input_that_nobody_can_read_any_more_is_thrown_away() {
+    let mut agent = start("exec <&-; echo closed; sleep 1", Streams::PipesWithInput);
+    agent.output_with("closed");
+    for _ in 0..5 {
+        type_in(&mut agent, &[b'x'; CHUNK_MAX]);
+    }
+    assert_eq!(agent.outcome().exit, Exit::Code(0));
 }
 
 #[test]

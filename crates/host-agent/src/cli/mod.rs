@@ -5,8 +5,10 @@ mod build_hook;
 mod check;
 mod daemon;
 mod machine_spec;
+mod shell;
 mod slot_init;
 mod status;
+mod terminal;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -58,6 +60,12 @@ enum Command {
     /// The first process of a slot: started by the daemon, never by hand
     #[command(hide = true)]
     SlotInit,
+    /// Open a shell in a fresh slot, which is gone when the shell ends
+    Shell {
+        /// Run this in place of the guest's shell (`/bin/bash` in Darling)
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
     /// Show slots, builds and their phases
     Status {
         /// As JSON, for programs
@@ -100,6 +108,7 @@ pub fn run() -> ExitCode {
         }
         Command::BuildHook { verbosity } => build_hook::run(config(), verbosity),
         Command::Daemon => with(config(), daemon::run),
+        Command::Shell { command } => with(config(), |config| shell::run(&config, command)),
         Command::Status { json } => with(config(), |config| status::run(&config, json)),
         Command::MachineSpec { uri } => with(config(), |config| machine_spec::run(&config, &uri)),
     }

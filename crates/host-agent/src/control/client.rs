@@ -1,13 +1,16 @@
 //! A front end's end of the daemon's socket: blocking, because a hook does one thing at a time and must start fast.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use protocol::frame::{self, FrameError};
+use protocol::message::{Stream, TerminalSize};
 use thiserror::Error;
 
 use super::message::{CONTROL_VERSION, FromDaemon, REQUEST_PART, StatusReport, ToDaemon};
+use super::shell::{ShellEnd, ShellRequest};
 use crate::request::{BuildPhase, BuildReport, BuildRequest};
 
 /// A connection to the daemon.
@@ -39,6 +42,19 @@ pub enum BuildEvent {
     Note(String),
     /// It is over. Staged outputs stay until the connection closes.
     Finished(Box<BuildReport>),
+}
+
+/// What happens to a shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShellEvent {
+    /// It has come this far.
+    Phase(BuildPhase),
+    /// It printed this.
+    Output(Stream, Vec<u8>),
+    /// More input may be sent.
+    InputTaken,
+    /// It is over.
+    Ended(ShellEnd),
 }
 
 /// Why the daemon could not be asked.
@@ -80,6 +96,13 @@ pub enum ClientError {
     /// The frames broke.
     #[error("failed to talk to the daemon: {0}")]
     Frame(#[from] FrameError),
+}
+
+impl AsFd for Client {
+    /// Readable when the daemon has said something.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
 }
 
 impl Client {
@@ -125,6 +148,34 @@ impl Client {
             FromDaemon::Note(line) => Ok(BuildEvent::Note(line)),
             FromDaemon::Finished(report) => Ok(BuildEvent::Finished(Box::new(report))),
             _ => Err(ClientError::Unexpected("progress of a build expected")),
+        }
+    }
+
+    /// Starts a shell in the place that was reserved; from now on [`next_shell_event`](Self::next_shell_event) tells how it
+    /// goes.
+    pub fn shell(&mut self, request: ShellRequest) -> Result<(), ClientError> {
+        self.send(&ToDaemon::Shell(request))
+    }
+
+    /// Sends the shell some input, at most [`CHUNK_MAX`](protocol::limits::CHUNK_MAX) bytes; none: no more comes. The next
+    /// piece only after [`ShellEvent::InputTaken`].
+    pub fn shell_input(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        self.send(&ToDaemon::ShellInput(bytes.into()))
+    }
+
+    /// Tells the shell its terminal's size.
+    pub fn shell_resize(&mut self, size: TerminalSize) -> Result<(), ClientError> {
+        self.send(&ToDaemon::ShellResize(size))
+    }
+
+    /// Waits for the next thing that happens to the shell.
+    pub fn next_shell_event(&mut self) -> Result<ShellEvent, ClientError> {
+        match self.receive()? {
+            FromDaemon::Phase(phase) => Ok(ShellEvent::Phase(phase)),
+            FromDaemon::ShellOutput { stream, bytes } => Ok(ShellEvent::Output(stream, bytes.into_vec())),
+            FromDaemon::ShellInputTaken => Ok(ShellEvent::InputTaken),
+            FromDaemon::ShellEnded(end) => Ok(ShellEvent::Ended(end)),
+            _ => Err(ClientError::Unexpected("progress of a shell expected")),
         }
     }
 

@@ -6,14 +6,16 @@
 use std::time::Duration;
 
 use protocol::ByteString;
+use protocol::message::{Stream, TerminalSize};
 use serde::{Deserialize, Serialize};
 
+use super::shell::{ShellEnd, ShellRequest};
 use crate::request::{BuildPhase, BuildReport, PhaseTimings};
 use crate::store_path::StoreName;
 
 /// Version of this socket's messages. Both ends are the same program, so they must be equal; a difference means that
 /// the daemon was not restarted after an upgrade.
-pub const CONTROL_VERSION: u32 = 1;
+pub const CONTROL_VERSION: u32 = 2;
 
 /// Most bytes that one encoded [`BuildRequest`](crate::request::BuildRequest) may have.
 pub const REQUEST_MAX: usize = 256 << 20;
@@ -39,6 +41,13 @@ pub enum ToDaemon {
     RequestEnd,
     /// Answered by `Status`.
     Status,
+    /// A shell in the place that was reserved, when its turn comes: see [`shell`](super::shell).
+    Shell(ShellRequest),
+    /// For the shell's stdin, at most [`CHUNK_MAX`](protocol::limits::CHUNK_MAX) bytes; empty: no more comes. The next one
+    /// only after `ShellInputTaken`.
+    ShellInput(ByteString),
+    /// The shell's terminal has this size now.
+    ShellResize(TerminalSize),
 }
 
 /// From the daemon.
@@ -70,6 +79,17 @@ pub enum FromDaemon {
     Finished(BuildReport),
     /// Answer to `Status`.
     Status(StatusReport),
+    /// Output of the shell.
+    ShellOutput {
+        /// Which stream.
+        stream: Stream,
+        /// The bytes.
+        bytes: ByteString,
+    },
+    /// The last `ShellInput` has arrived.
+    ShellInputTaken,
+    /// The shell has ended.
+    ShellEnded(ShellEnd),
 }
 
 /// What `host-agent status` shows.

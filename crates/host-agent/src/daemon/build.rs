@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use protocol::ByteString;
-use protocol::message::{Exit, Usage};
+use protocol::message::{Exit, Streams, Usage};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::places::Place;
-use super::pump::{self, Ended, Inside};
+use super::pump::{self, Ended, Inside, Process};
 use super::registry::{Fate, SlotState};
 use super::session::Connection;
 use super::{Daemon, outputs, remove_directory};
@@ -202,7 +202,16 @@ impl Build<'_> {
     }
 
     async fn build(&mut self, inside: &mut Inside, limits: &BuildLimits) -> Ended {
-        if let Err(reason) = pump::start(inside, &self.request, limits).await {
+        let process = Process {
+            program: &self.request.program,
+            argv: &self.request.argv,
+            env: &self.request.env,
+            streams: Streams::Pty,
+            // One file can't be larger than all outputs may be together, so a runaway builder meets its limit before the
+            // disk's end.
+            file_size: limits.output_bytes,
+        };
+        if let Err(reason) = pump::start(inside, process).await {
             return Ended::Lost(reason);
         }
         let mut mode = self.daemon.mode.subscribe();
@@ -317,7 +326,7 @@ fn stricter(one: BuildLimits, other: BuildLimits) -> BuildLimits {
 }
 
 /// Kills everything in the slot; whether it was alive until then is told too.
-async fn stop(slot: Slot) -> Option<(SlotDirectory, UidLease, bool)> {
+pub(super) async fn stop(slot: Slot) -> Option<(SlotDirectory, UidLease, bool)> {
     tokio::task::spawn_blocking(move || {
         let alive = slot.is_alive();
         let (directory, uid) = slot.stop();
@@ -327,7 +336,8 @@ async fn stop(slot: Slot) -> Option<(SlotDirectory, UidLease, bool)> {
     .ok()
 }
 
-fn connect(slot: &mut Slot) -> io::Result<Inside> {
+/// Takes up the connections into a booted slot.
+pub(super) fn connect(slot: &mut Slot) -> io::Result<Inside> {
     let into_tokio = |socket: std::os::unix::net::UnixStream| {
         socket.set_nonblocking(true)?;
         tokio::net::UnixStream::from_std(socket)

@@ -14,6 +14,7 @@ mod pump;
 mod readiness;
 mod registry;
 mod session;
+mod shell;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -5,9 +5,11 @@
 
 use std::time::{Duration, Instant};
 
+use protocol::ByteString;
 use protocol::frame::{self, FrameError};
 use protocol::limits::PROCESS_STRINGS_MAX;
 use protocol::message::{Exit, FromAgent, ResourceLimits, Streams, ToAgent, Usage};
+use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
@@ -18,7 +20,7 @@ use super::registry::Registry;
 use super::session::Connection;
 use crate::control::message::{FromDaemon, ToDaemon};
 use crate::control::stream::{FrameReader, is_gone, send};
-use crate::request::{BUILD_DIR, BuildLimits, BuildRequest};
+use crate::request::{BUILD_DIR, BuildLimits};
 use crate::slot::{plan::FromSlot, stalled};
 
 /// Strings in each message to the agent; one string has at most 128 KiB (Linux), a frame 1 MiB.
@@ -44,14 +46,20 @@ pub(super) struct Inside {
     pub(super) _slot_writer: OwnedWriteHalf,
 }
 
+/// What the agent is to run.
+pub(super) struct Process<'a> {
+    pub(super) program: &'a ByteString,
+    pub(super) argv: &'a [ByteString],
+    pub(super) env: &'a [(ByteString, ByteString)],
+    pub(super) streams: Streams,
+    /// Largest file it may write, bytes.
+    pub(super) file_size: Option<u64>,
+}
+
 /// Sends the agent what to run, and starts it.
-pub(super) async fn start(
-    inside: &mut Inside,
-    request: &BuildRequest,
-    limits: &BuildLimits,
-) -> Result<(), String> {
-    let strings: usize = request.argv.iter().map(|arg| arg.len() + 1).sum::<usize>()
-        + request.env.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
+pub(super) async fn start(inside: &mut Inside, process: Process<'_>) -> Result<(), String> {
+    let strings: usize = process.argv.iter().map(|arg| arg.len() + 1).sum::<usize>()
+        + process.env.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
     if strings > PROCESS_STRINGS_MAX {
         return Err(format!(
             "the builder's arguments and environment have {strings} bytes; a process can be given {PROCESS_STRINGS_MAX} \
@@ -59,16 +67,14 @@ pub(super) async fn start(
         ));
     }
     let mut messages = vec![ToAgent::Prepare {
-        program: request.program.clone(),
+        program: process.program.clone(),
         directory: BUILD_DIR.into(),
-        streams: Streams::Pty,
+        streams: process.streams,
         umask: 0o022,
     }];
-    messages.extend(batches(&request.argv, |arg| arg.len()).map(ToAgent::Arguments));
-    messages
-        .extend(batches(&request.env, |(name, value)| name.len() + value.len()).map(ToAgent::Environment));
-    // One file can't be larger than all outputs may be together, so a runaway builder meets its limit before the disk's end.
-    messages.push(ToAgent::Limits(ResourceLimits { core: 0, file_size: limits.output_bytes }));
+    messages.extend(batches(process.argv, |arg| arg.len()).map(ToAgent::Arguments));
+    messages.extend(batches(process.env, |(name, value)| name.len() + value.len()).map(ToAgent::Environment));
+    messages.push(ToAgent::Limits(ResourceLimits { core: 0, file_size: process.file_size }));
     messages.push(ToAgent::Start);
     for message in &messages {
         send(&mut inside.agent_writer, message).await.map_err(|error| match error {
@@ -183,7 +189,7 @@ pub(super) async fn relay(
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Why there is no agent any more. The slot sees more of it than the end of a connection.
-async fn why_gone(inside: &mut Inside) -> String {
+pub(super) async fn why_gone(inside: &mut Inside) -> String {
     const UNKNOWN: &str = "the agent in the slot ended before the builder did";
     let said = tokio::time::timeout(LAST_WORDS, async {
         loop {
@@ -204,33 +210,33 @@ pub(super) async fn stopping(mode: &mut watch::Receiver<Mode>) {
     }
 }
 
-async fn at(from: Instant, limit: Option<Duration>) {
+pub(super) async fn at(from: Instant, limit: Option<Duration>) {
     match limit.and_then(|limit| from.checked_add(limit)) {
         Some(deadline) => sleep_until(Deadline::from_std(deadline)).await,
         None => std::future::pending().await,
     }
 }
 
-/// One frame on its way to the front end; may be written in pieces.
+/// One frame on its way to someone; may be written in pieces.
 #[derive(Debug, Default)]
-struct Outgoing {
+pub(super) struct Outgoing {
     frame: Vec<u8>,
     written: usize,
 }
 
 impl Outgoing {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.written == self.frame.len()
     }
 
-    fn put(&mut self, message: &FromDaemon) -> Result<(), FrameError> {
+    pub(super) fn put(&mut self, message: &impl Serialize) -> Result<(), FrameError> {
         self.frame = frame::encode(message)?;
         self.written = 0;
         Ok(())
     }
 
     /// Writes what can be written now. Cancelled, it has written nothing or told so.
-    async fn write_to(&mut self, writer: &mut OwnedWriteHalf) -> std::io::Result<()> {
+    pub(super) async fn write_to(&mut self, writer: &mut OwnedWriteHalf) -> std::io::Result<()> {
         self.written += writer.write(&self.frame[self.written..]).await?;
         Ok(())
     }

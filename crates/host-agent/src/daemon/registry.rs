@@ -188,6 +188,11 @@ impl Registry {
         }
     }
 
+    /// A shell has ended, which is no build to count.
+    pub(super) fn shell_gone(&self, id: u64) {
+        self.tables().builds.remove(&id);
+    }
+
     pub(super) fn recent(&self) -> Vec<EndedBuild> {
         let tables = self.tables();
         let ended = tables.recent.iter().map(|build| EndedBuild {

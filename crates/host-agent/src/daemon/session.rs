@@ -9,7 +9,7 @@ use tracing::{debug, info};
 
 use super::peer::{Peer, admit};
 use super::places::Place;
-use super::{Daemon, Mode, build};
+use super::{Daemon, Mode, build, shell};
 use crate::control::message::{CONTROL_VERSION, FromDaemon, REQUEST_MAX, StatusReport, ToDaemon};
 use crate::control::stream::{FrameReader, is_gone, send};
 use crate::request::BuildRequest;
@@ -99,6 +99,15 @@ async fn converse(daemon: &Daemon, connection: &mut Connection) -> Result<(), En
                     .map_err(|error| End::Refused(format!("failed to understand the request: {error}")))?;
                 build::run(daemon, connection, place, request).await;
                 return Ok(());
+            }
+            ToDaemon::Shell(request) => {
+                let place: Place =
+                    place.take().ok_or_else(|| End::Refused("a place must be reserved first".into()))?;
+                shell::run(daemon, connection, place, request).await;
+                return Ok(());
+            }
+            ToDaemon::ShellInput(_) | ToDaemon::ShellResize(_) => {
+                return Err(End::Refused("there is no shell".into()));
             }
             ToDaemon::Hello { .. } => return Err(End::Refused("one greeting is enough".into())),
         }

@@ -22,7 +22,7 @@ use nix::unistd::Pid;
 use protocol::frame;
 use protocol::hello::{Channel, Hello};
 
-use super::plan::{BootPlan, FromSlot, ToSlot};
+use super::plan::{AgentGreeting, BootPlan, FromSlot, ToSlot};
 use super::root::{self, AGENT_DIR};
 use super::{loopback, rights, store_view, tick::Ticker};
 use crate::guest::Launched;
@@ -117,14 +117,15 @@ fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
     let connections = accept_agent(&listener, daemon, &children, &mut launched);
     // The builder will have the agent's uid: it must find no socket that still accepts.
     let _ = std::fs::remove_file(&socket);
-    let Some((control, tick)) = connections.map_err(|reason| {
+    let Some((control, tick, greeting)) = connections.map_err(|reason| {
         let _ = writeln!(log, "{reason}");
         reason
     })?
     else {
         return Ok(None);
     };
-    rights::send(daemon, &FromSlot::Booted, Some(control.as_fd())).map_err(|error| error.to_string())?;
+    rights::send(daemon, &FromSlot::Booted(greeting), Some(control.as_fd()))
+        .map_err(|error| error.to_string())?;
     let ticker = Ticker::new(tick, plan.guest.ticks())
         .map_err(|error| format!("failed to start the slot's tick: {error}"))?;
     Ok(Some(Slot { store, view, children, ticker, guest: launched }))
@@ -136,7 +137,7 @@ fn accept_agent(
     daemon: &UnixStream,
     children: &SignalFd,
     launched: &mut Launched,
-) -> Result<Option<(UnixStream, UnixStream)>, String> {
+) -> Result<Option<(UnixStream, UnixStream, AgentGreeting)>, String> {
     let deadline = Instant::now() + BOOT_LIMIT;
     let mut control = None;
     let mut tick = None;
@@ -174,24 +175,25 @@ fn accept_agent(
         if listening {
             let (connection, _) =
                 listener.accept().map_err(|error| format!("failed to accept the agent: {error}"))?;
-            match channel_of(&connection)? {
-                Channel::Control => {
+            match greet(&connection)? {
+                (Channel::Control, greeting) => {
                     if let Ok(peer) = getsockopt(&connection, PeerCredentials) {
                         launched.agent_is(Pid::from_raw(peer.pid()));
                     }
-                    control = Some(connection);
+                    control = Some((connection, greeting));
                 }
-                Channel::Tick => tick = Some(connection),
+                (Channel::Tick, _) => tick = Some(connection),
             }
         }
-        if control.is_some() && tick.is_some() {
-            return Ok(control.zip(tick));
-        }
+        (control, tick) = match (control, tick) {
+            (Some((control, greeting)), Some(tick)) => return Ok(Some((control, tick, greeting))),
+            not_yet => not_yet,
+        };
     }
 }
 
 /// Reads and answers the agent's greeting.
-fn channel_of(mut connection: &UnixStream) -> Result<Channel, String> {
+fn greet(mut connection: &UnixStream) -> Result<(Channel, AgentGreeting), String> {
     let failed = |error: &dyn std::fmt::Display| format!("failed to shake hands with the agent: {error}");
     connection.set_read_timeout(Some(Duration::from_secs(10))).map_err(|error| failed(&error))?;
     let theirs: Hello = frame::read(&mut connection)
@@ -199,9 +201,11 @@ fn channel_of(mut connection: &UnixStream) -> Result<Channel, String> {
         .ok_or_else(|| failed(&"it closed the connection"))?;
     let ours = Hello::ours(theirs.channel, concat!("host-agent ", env!("CARGO_PKG_VERSION")));
     frame::write(&mut connection, &ours).map_err(|error| failed(&error))?;
-    ours.agree(&theirs).map_err(|error| failed(&error))?;
+    let agreed = ours.agree(&theirs).map_err(|error| failed(&error))?;
     connection.set_read_timeout(None).map_err(|error| failed(&error))?;
-    Ok(theirs.channel)
+    let greeting =
+        AgentGreeting { identity: theirs.identity, version: agreed.version, features: agreed.features };
+    Ok((theirs.channel, greeting))
 }
 
 /// Every child that has ended.

@@ -20,6 +20,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use protocol::frame::FrameError;
+use protocol::hello::Features;
 use thiserror::Error;
 
 use crate::config::Config;
@@ -27,7 +28,7 @@ use crate::guest::GuestPlan;
 use crate::request::Network;
 use crate::store_path::StoreName;
 use directory::{DirectoryError, SlotDirectory, StateDirectory};
-use plan::{BootPlan, FromSlot, ToSlot};
+use plan::{AgentGreeting, BootPlan, FromSlot, ToSlot};
 use spawn::SlotInit;
 use uids::UidLease;
 
@@ -52,6 +53,8 @@ pub struct Slot {
     pub network: Network,
     /// From start to the agent's handshake.
     pub boot: Duration,
+    /// What the agent said then.
+    pub greeting: AgentGreeting,
     init: SlotInit,
     agent: Option<UnixStream>,
 }
@@ -110,10 +113,15 @@ impl Slot {
         };
         let init = spawn::slot_init(network).map_err(SlotError::Namespaces)?;
         init.socket.set_read_timeout(Some(STEP_LIMIT)).map_err(|error| SlotError::Frame(error.into()))?;
-        let mut slot = Self { id, uid, directory, network, boot: Duration::ZERO, init, agent: None };
+        let greeting = AgentGreeting { identity: String::new(), version: 0, features: Features::default() };
+        let mut slot =
+            Self { id, uid, directory, network, boot: Duration::ZERO, greeting, init, agent: None };
         slot.say(&ToSlot::Boot(Box::new(plan)))?;
         match slot.hear()? {
-            (FromSlot::Booted, Some(agent)) => slot.agent = Some(UnixStream::from(agent)),
+            (FromSlot::Booted(greeting), Some(agent)) => {
+                slot.greeting = greeting;
+                slot.agent = Some(UnixStream::from(agent));
+            }
             (FromSlot::Failed(reason), _) => return Err(SlotError::Step(reason)),
             _ => return Err(SlotError::Step("the slot's first process answered out of turn".into())),
         }
@@ -132,7 +140,7 @@ impl Slot {
                 (FromSlot::Shown, _) => return Ok(()),
                 (FromSlot::Failed(reason), _) => return Err(SlotError::Step(reason)),
                 (FromSlot::Stalled(late), _) => return Err(SlotError::Step(stalled(late))),
-                (FromSlot::Booted, _) => {}
+                (FromSlot::Booted(_), _) => {}
             }
         }
     }

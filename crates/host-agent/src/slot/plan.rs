@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use protocol::hello::Features;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::GuestPlan;
@@ -42,11 +43,22 @@ pub enum ToSlot {
     ShowEnd,
 }
 
+/// What was agreed with the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentGreeting {
+    /// Program, version and system, in its own words.
+    pub identity: String,
+    /// Version of the agent's protocol that is spoken.
+    pub version: u32,
+    /// What both sides can do.
+    pub features: Features,
+}
+
 /// From `slot-init`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromSlot {
     /// The agent is connected; its control connection comes with this message.
-    Booted,
+    Booted(AgentGreeting),
     /// The store view is complete.
     Shown,
     /// This went wrong; the slot is of no use.

@@ -10,3 +10,4 @@ mod harness;
 mod hermetic;
 mod limits;
 mod results;
+mod shell;
