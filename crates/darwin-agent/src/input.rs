@@ -123,19 +123,14 @@ pub fn set_size(terminal: &File, size: TerminalSize) -> io::Result<()> {
 fn write_all(shared: &Shared, sink: Sink, outbox: &Outbox) {
     let mut sink = Some(sink);
     while let Some(bytes) = shared.next() {
-        match &mut sink {
+        let goes_on = match &mut sink {
+            None => false,
+            Some(Sink::Terminal(master)) => write_to_terminal(master, &bytes).is_ok(),
+            Some(Sink::Pipe(pipe)) => !bytes.is_empty() && pipe.write_all(&bytes).is_ok(),
+        };
+        if !goes_on {
             // The process, or whoever reads a pipe's other end, is gone: what comes now is thrown away.
-            None => {}
-            Some(Sink::Terminal(master)) => {
-                if write_to_terminal(master, &bytes).is_err() {
-                    sink = None;
-                }
-            }
-            Some(Sink::Pipe(pipe)) => {
-                if bytes.is_empty() || pipe.write_all(&bytes).is_err() {
-                    sink = None;
-                }
-            }
+            sink = None;
         }
         shared.lock().writing = false;
         outbox.reply(FromAgent::InputTaken);
