@@ -15,18 +15,19 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::places::Place;
-use super::pump::{self, Ended, Inside, Process};
+use super::pump::{self, Ended, Inside, Log, Process};
 use super::registry::{Fate, SlotState};
 use super::session::Connection;
 use super::{Daemon, outputs, remove_directory};
 use crate::control::message::{FromDaemon, ToDaemon};
-use crate::control::stream::{FrameReader, send};
+use crate::control::stream::FrameReader;
+use crate::guest::darling::remarks::Remarks;
 use crate::request::{
     BuildFile, BuildLimits, BuildOutcome, BuildPhase, BuildReport, BuildRequest, PhaseTimings,
 };
 use crate::slot::directory::SlotDirectory;
 use crate::slot::uids::UidLease;
-use crate::slot::{Slot, SlotError};
+use crate::slot::{Slot, SlotError, stalled, stuck_report};
 
 /// Runs the build and tells the front end; returns when the front end has closed the connection.
 pub(super) async fn run(daemon: &Daemon, connection: &mut Connection, place: Place, request: BuildRequest) {
@@ -44,6 +45,7 @@ pub(super) async fn run(daemon: &Daemon, connection: &mut Connection, place: Pla
         kept: None,
         results: None,
         abandoned: None,
+        log: Log::default(),
     };
     let outcome = build.run(place).await;
     let fate = match &outcome {
@@ -74,10 +76,22 @@ struct Build<'a> {
     results: Option<PathBuf>,
     /// Preparing outputs, when nobody waits for it any more.
     abandoned: Option<JoinHandle<BuildOutcome>>,
+    log: Log,
 }
 
 /// What ends a build before its report: the front end has gone.
 struct Gone;
+
+/// What became of a build in one slot.
+enum Attempt {
+    /// It has a result.
+    Over(BuildOutcome),
+    /// Time stood still in the slot; a tick was not answered for so many milliseconds.
+    Stalled(u64),
+}
+
+/// Longest time for notes on a build that is over.
+const NOTES_LIMIT: Duration = Duration::from_secs(2);
 
 impl Build<'_> {
     /// `None` when the front end has gone.
@@ -97,30 +111,49 @@ impl Build<'_> {
         };
         self.timings.queued = asked.elapsed();
 
+        let mut outcome = self.attempt().await;
+        if let Ok(Attempt::Stalled(late)) = outcome
+            && self.daemon.config.retry_stalled
+        {
+            let note = format!("{}; the build starts again in a fresh slot", stalled(late));
+            warn!(build = self.id, note);
+            outcome = match self.note(note).await {
+                Ok(()) => self.attempt().await,
+                Err(Gone) => Err(Gone),
+            };
+        }
+        drop((permit, place));
+        match outcome {
+            Ok(Attempt::Over(outcome)) => Some(outcome),
+            Ok(Attempt::Stalled(late)) => Some(BuildOutcome::Infrastructure(stalled(late))),
+            Err(Gone) => None,
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<Attempt, Gone> {
         let booting = Instant::now();
         let slot = match self.daemon.pool.take(self.request.network).await {
             Ok(slot) => slot,
-            Err(error) => return Some(infrastructure(&error)),
+            Err(error) => return Ok(Attempt::Over(infrastructure(&error))),
         };
         self.timings.booting = booting.elapsed();
         self.daemon.registry.slot_is(slot.id, SlotState::Busy);
-        let outcome = self.run_in(slot).await;
-        drop((permit, place));
-        outcome.ok()
+        self.run_in(slot).await
     }
 
-    async fn run_in(&mut self, slot: Slot) -> Result<BuildOutcome, Gone> {
+    async fn run_in(&mut self, slot: Slot) -> Result<Attempt, Gone> {
         let slot_id = slot.id;
         let preparing = Instant::now();
         let mut phased = self.phase(BuildPhase::Preparing(slot_id)).await;
-        let (slot, prepared) = self.prepare(slot).await;
+        // Connections are kept until the slot is ended: when its own closes, the agent kills the builder.
+        let (slot, mut prepared) = self.prepare(slot).await;
         self.timings.preparing = preparing.elapsed();
         let limits = stricter(self.request.limits, self.daemon.config.limits.of_a_build());
-        let ended = match prepared {
-            Ok(mut inside) if phased.is_ok() => {
+        let ended = match &mut prepared {
+            Ok(inside) if phased.is_ok() => {
                 phased = self.phase(BuildPhase::Building).await;
                 let building = Instant::now();
-                let ended = self.build(&mut inside, &limits).await;
+                let ended = self.build(inside, &limits).await;
                 self.timings.building = building.elapsed();
                 ended
             }
@@ -128,10 +161,16 @@ impl Build<'_> {
             Err(error) => Ended::Lost(error.to_string()),
         };
 
+        if ended.is_stuck() {
+            self.report_stuck(slot.pid()).await;
+        } else if !matches!(ended, Ended::Exit(Exit::Code(0), _) | Ended::Cancelled) {
+            self.notes(self.log.remarks.lines()).await;
+        }
         let stopping = Instant::now();
         self.daemon.registry.slot_is(slot_id, SlotState::Stopping);
         self.daemon.registry.build_phase(self.id, &BuildPhase::Stopping);
         let (directory, uid, alive) = stop(slot).await.ok_or(Gone)?;
+        drop(prepared);
         // Everything in it is dead; what is left are directories.
         self.daemon.registry.slot_gone(slot_id);
         self.timings.stopping = stopping.elapsed();
@@ -140,19 +179,26 @@ impl Build<'_> {
             Ended::Lost(reason) if !alive => Ended::Lost(format!("{reason}; {}", directory.log_tail())),
             ended => ended,
         };
+        let over = |outcome| Ok(Attempt::Over(outcome));
         let outcome = match ended {
             Ended::Cancelled => Err(Gone),
-            Ended::Lost(reason) => Ok(BuildOutcome::Infrastructure(reason)),
+            Ended::Stalled(late) => Ok(Attempt::Stalled(late)),
+            Ended::Lost(reason) => over(BuildOutcome::Infrastructure(reason)),
             Ended::Exit(exit, usage) => {
                 self.usage = usage;
                 match (exit, phased) {
                     (_, Err(Gone)) => Err(Gone),
-                    (Exit::Code(0), _) => self.publish(&directory, uid.uid(), &limits, slot_id).await,
-                    (exit, _) => Ok(BuildOutcome::BuilderFailed(exit)),
+                    (Exit::Code(0), _) => {
+                        self.publish(&directory, uid.uid(), &limits, slot_id).await.map(Attempt::Over)
+                    }
+                    (exit, _) => over(BuildOutcome::BuilderFailed(exit)),
                 }
             }
         };
-        if self.request.keep_failed && !matches!(outcome, Ok(BuildOutcome::Built(_)) | Err(Gone)) {
+        // What a stall leaves behind is worth nothing: it may be built once more.
+        let failed =
+            matches!(&outcome, Ok(Attempt::Over(outcome)) if !matches!(outcome, BuildOutcome::Built(_)));
+        if self.request.keep_failed && failed {
             self.keep(&directory, uid.uid()).await;
         }
         let abandoned = self.abandoned.take();
@@ -184,11 +230,12 @@ impl Build<'_> {
                     SlotError::Step(format!("failed to write into the build directory: {error}"))
                 })
             });
-            (slot, inputs, result)
+            (slot, inputs, files, result)
         });
         match task.await {
-            Ok((mut slot, inputs, result)) => {
+            Ok((mut slot, inputs, files, result)) => {
                 self.request.inputs = inputs;
+                self.request.files = files;
                 let inside = result.and_then(|()| {
                     connect(&mut slot).map_err(|error| {
                         SlotError::Step(format!("failed to take up the slot's connections: {error}"))
@@ -215,8 +262,17 @@ impl Build<'_> {
             return Ended::Lost(reason);
         }
         let mut mode = self.daemon.mode.subscribe();
-        let (ended, log_bytes) =
-            pump::relay(inside, self.connection, limits, &mut mode, &self.daemon.registry, self.id).await;
+        self.log.remarks = Remarks::default();
+        let (ended, log_bytes) = pump::relay(
+            inside,
+            self.connection,
+            limits,
+            &mut mode,
+            &self.daemon.registry,
+            self.id,
+            &mut self.log,
+        )
+        .await;
         self.log_bytes = log_bytes;
         ended
     }
@@ -275,9 +331,38 @@ impl Build<'_> {
         }
     }
 
+    /// Tells the log what the slot is doing, before it is ended.
+    async fn report_stuck(&mut self, slot_init: i32) {
+        let guest = self.daemon.pool.guest().clone();
+        let remarks = self.log.remarks.clone();
+        let report =
+            tokio::task::spawn_blocking(move || stuck_report::take(slot_init, &guest, &remarks)).await;
+        self.notes(report.unwrap_or_default()).await;
+    }
+
+    /// Lines for the log of a build that has ended. A front end that does not read must not hold up the slot's end.
+    async fn notes(&mut self, lines: Vec<String>) {
+        let all = async {
+            for line in lines {
+                if self.note(line).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(NOTES_LIMIT, all).await;
+    }
+
+    async fn note(&mut self, line: String) -> Result<(), Gone> {
+        self.say(&FromDaemon::Note(line)).await
+    }
+
     async fn phase(&mut self, phase: BuildPhase) -> Result<(), Gone> {
         self.daemon.registry.build_phase(self.id, &phase);
-        send(&mut self.connection.writer, &FromDaemon::Phase(phase)).await.map_err(|_| Gone)
+        self.say(&FromDaemon::Phase(phase)).await
+    }
+
+    async fn say(&mut self, message: &FromDaemon) -> Result<(), Gone> {
+        self.log.outgoing.say(&mut self.connection.writer, message).await.map_err(|_| Gone)
     }
 
     /// Sends the report, then waits until the front end has taken the results and closes.
@@ -292,7 +377,7 @@ impl Build<'_> {
             timings: self.timings,
             kept: self.kept.as_deref().map(ByteString::from),
         };
-        if send(&mut self.connection.writer, &FromDaemon::Finished(report)).await.is_ok() {
+        if self.say(&FromDaemon::Finished(report)).await.is_ok() {
             let mut mode = self.daemon.mode.subscribe();
             tokio::select! {
                 _ = self.connection.reader.next::<ToDaemon>() => {}

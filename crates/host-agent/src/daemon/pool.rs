@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::registry::{Registry, SlotState};
 use crate::config::Config;
@@ -33,6 +33,7 @@ struct Shared {
     next_id: AtomicU32,
     spare: Mutex<Vec<Slot>>,
     taken: Notify,
+    last_build: Mutex<Instant>,
     registry: Arc<Registry>,
 }
 
@@ -53,6 +54,7 @@ impl Pool {
                 next_id: AtomicU32::new(0),
                 spare: Mutex::default(),
                 taken: Notify::new(),
+                last_build: Mutex::new(Instant::now()),
                 registry,
             }),
         }
@@ -72,9 +74,16 @@ impl Pool {
 
     /// A slot for one build: a spare one if it has that network and is alive, else one booted now.
     pub(super) async fn take(&self, network: Network) -> Result<Slot, SlotError> {
+        *self.shared.last_build.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        let slot = self.take_or_boot(network).await;
+        // Also if none was spare: the machine is in use again.
+        self.shared.taken.notify_one();
+        slot
+    }
+
+    async fn take_or_boot(&self, network: Network) -> Result<Slot, SlotError> {
         if network == Network::Loopback {
             while let Some(slot) = self.pop() {
-                self.shared.taken.notify_one();
                 if slot.is_alive() {
                     return Ok(slot);
                 }
@@ -92,11 +101,22 @@ impl Pool {
         }
     }
 
-    /// Keeps `count` spare slots; never returns.
+    /// What runs in them.
+    pub(super) fn guest(&self) -> &GuestPlan {
+        &self.shared.guest
+    }
+
+    /// Keeps `count` spare slots while there are builds; never returns.
     pub(super) async fn keep_warm(&self, count: usize) {
         let mut pause = Duration::ZERO;
         loop {
-            while self.spare() < count {
+            if self.idle_left() == Some(Duration::ZERO) {
+                if self.spare() > 0 {
+                    info!("no build for a while: spare slots are dropped");
+                }
+                self.empty().await;
+            }
+            while self.spare() < count && self.idle_left() != Some(Duration::ZERO) {
                 match self.boot(Network::Loopback).await {
                     Ok(slot) => {
                         pause = Duration::ZERO;
@@ -109,8 +129,20 @@ impl Pool {
                     }
                 }
             }
-            self.shared.taken.notified().await;
+            match self.idle_left() {
+                Some(left) if !left.is_zero() => {
+                    let _ = tokio::time::timeout(left, self.shared.taken.notified()).await;
+                }
+                _ => self.shared.taken.notified().await,
+            }
         }
+    }
+
+    /// How long spare slots are still kept if no build comes; `None` for ever.
+    fn idle_left(&self) -> Option<Duration> {
+        let timeout = self.shared.config.idle_timeout_seconds;
+        let last = *self.shared.last_build.lock().unwrap_or_else(PoisonError::into_inner);
+        (timeout > 0).then(|| Duration::from_secs(timeout).saturating_sub(last.elapsed()))
     }
 
     /// Ends a slot: kills everything in it, removes its directories, frees its uid.

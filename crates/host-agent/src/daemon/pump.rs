@@ -20,8 +20,9 @@ use super::registry::Registry;
 use super::session::Connection;
 use crate::control::message::{FromDaemon, ToDaemon};
 use crate::control::stream::{FrameReader, is_gone, send};
+use crate::guest::darling::remarks::Remarks;
 use crate::request::{BUILD_DIR, BuildLimits};
-use crate::slot::{plan::FromSlot, stalled};
+use crate::slot::plan::FromSlot;
 
 /// Strings in each message to the agent; one string has at most 128 KiB (Linux), a frame 1 MiB.
 const BATCH_BYTES: usize = 256 << 10;
@@ -31,10 +32,19 @@ const BATCH_BYTES: usize = 256 << 10;
 pub(super) enum Ended {
     /// By itself, or by a limit.
     Exit(Exit, Usage),
+    /// Time stands still inside; a tick was not answered for so many milliseconds.
+    Stalled(u64),
     /// The front end is gone.
     Cancelled,
     /// The slot can't go on; the reason.
     Lost(String),
+}
+
+impl Ended {
+    /// Whether something hung: what the slot was doing is then worth a report.
+    pub(super) fn is_stuck(&self) -> bool {
+        matches!(self, Ended::Stalled(_) | Ended::Exit(Exit::TimedOut | Exit::Silent, _))
+    }
 }
 
 /// The two connections into a slot.
@@ -118,11 +128,12 @@ pub(super) async fn relay(
     mode: &mut watch::Receiver<Mode>,
     registry: &Registry,
     build: u64,
+    log: &mut Log,
 ) -> (Ended, u64) {
+    let Log { outgoing, remarks } = log;
     let started = Instant::now();
     let mut log_bytes = 0;
     let mut heard = Instant::now();
-    let mut outgoing = Outgoing::default();
     let mut over_limit = None;
     let limited = |exit, started: Instant| {
         let usage = Usage { wall_micros: started.elapsed().as_micros() as u64, ..Usage::default() };
@@ -153,6 +164,7 @@ pub(super) async fn relay(
                 Ok(Some(FromAgent::Output { bytes, .. })) => {
                     heard = Instant::now();
                     let mut bytes = bytes.into_vec();
+                    remarks.look(&bytes);
                     if let Some(limit) = limits.log_bytes
                         && log_bytes + bytes.len() as u64 > limit
                     {
@@ -171,12 +183,12 @@ pub(super) async fn relay(
                 Err(error) if is_gone(&error) => return (Ended::Lost(why_gone(inside).await), log_bytes),
                 Err(error) => return (Ended::Lost(format!("the agent sent nonsense: {error}")), log_bytes),
             },
-            event = inside.slot.next::<FromSlot>() => return (Ended::Lost(match event {
-                Ok(Some(FromSlot::Stalled(late))) => stalled(late),
-                Ok(Some(FromSlot::Failed(reason))) => reason,
+            event = inside.slot.next::<FromSlot>() => return (match event {
+                Ok(Some(FromSlot::Stalled(late))) => Ended::Stalled(late),
+                Ok(Some(FromSlot::Failed(reason))) => Ended::Lost(reason),
                 Ok(Some(_)) => continue,
-                Ok(None) | Err(_) => "the slot's first process was killed".into(),
-            }), log_bytes),
+                Ok(None) | Err(_) => Ended::Lost("the slot's first process was killed".into()),
+            }, log_bytes),
             () = at(started, limits.wall) => return (limited(Exit::TimedOut, started), log_bytes),
             () = at(heard, limits.silence), if outgoing.is_empty() => {
                 return (limited(Exit::Silent, started), log_bytes);
@@ -217,7 +229,16 @@ pub(super) async fn at(from: Instant, limit: Option<Duration>) {
     }
 }
 
-/// One frame on its way to someone; may be written in pieces.
+/// A build's log on its way to the front end.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    pub(super) outgoing: Outgoing,
+    /// What the guest has put into the builder's output.
+    pub(super) remarks: Remarks,
+}
+
+/// One frame on its way to someone; may be written in pieces. Everything said while a build runs goes through it, so
+/// that a frame whose writer was interrupted is finished before the next.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     frame: Vec<u8>,
@@ -235,10 +256,33 @@ impl Outgoing {
         Ok(())
     }
 
+    /// Writes one message; cancelled, the rest of it is written before the next.
+    pub(super) async fn say(
+        &mut self,
+        writer: &mut OwnedWriteHalf,
+        message: &FromDaemon,
+    ) -> Result<(), FrameError> {
+        self.finish(writer).await?;
+        self.put(message)?;
+        Ok(self.finish(writer).await?)
+    }
+
+    async fn finish(&mut self, writer: &mut OwnedWriteHalf) -> std::io::Result<()> {
+        while !self.is_empty() {
+            self.write_to(writer).await?;
+        }
+        Ok(())
+    }
+
     /// Writes what can be written now. Cancelled, it has written nothing or told so.
     pub(super) async fn write_to(&mut self, writer: &mut OwnedWriteHalf) -> std::io::Result<()> {
-        self.written += writer.write(&self.frame[self.written..]).await?;
-        Ok(())
+        match writer.write(&self.frame[self.written..]).await? {
+            0 => Err(std::io::ErrorKind::WriteZero.into()),
+            written => {
+                self.written += written;
+                Ok(())
+            }
+        }
     }
 }
 

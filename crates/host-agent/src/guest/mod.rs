@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::config::{Config, GuestKind};
 use crate::slot::plan::BootPlan;
 use crate::slot::root::{Root, RootError};
+use crate::slot::stuck_report::Process;
 
 pub mod agent_file;
 pub mod darling;
@@ -73,6 +74,14 @@ impl GuestPlan {
         match self {
             GuestPlan::Linux(guest) => guest.launch(plan.uid, log).map(Launched::Agent),
             GuestPlan::Darling(guest) => guest.launch(plan, log).map(Box::new).map(Launched::Darling),
+        }
+    }
+
+    /// What the guest itself can tell of a slot that hangs; `slot_init` is the slot's first process on the host.
+    pub fn diagnose(&self, slot_init: i32, processes: &[Process]) -> Vec<String> {
+        match self {
+            GuestPlan::Linux(_) => Vec::new(),
+            GuestPlan::Darling(plan) => plan.diagnose(slot_init, processes),
         }
     }
 

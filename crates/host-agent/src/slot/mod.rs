@@ -12,6 +12,7 @@ pub(crate) mod rights;
 pub mod root;
 pub mod spawn;
 mod store_view;
+pub mod stuck_report;
 mod tick;
 pub mod uids;
 

@@ -60,6 +60,8 @@ pub struct Daemon {
 pub struct Done {
     pub report: BuildReport,
     pub log: Vec<u8>,
+    /// What the daemon added to the log.
+    pub notes: Vec<String>,
     /// Keeps the staged outputs.
     pub _client: Client,
 }
@@ -226,11 +228,13 @@ impl Drop for Daemon {
 /// Reads events until the build is over.
 pub fn finish(mut client: Client) -> Done {
     let mut log = Vec::new();
+    let mut notes = Vec::new();
     loop {
         match client.next_event().unwrap() {
             BuildEvent::Output(bytes) => log.extend(bytes),
-            BuildEvent::Finished(report) => return Done { report: *report, log, _client: client },
-            BuildEvent::Phase(_) | BuildEvent::Note(_) => {}
+            BuildEvent::Finished(report) => return Done { report: *report, log, notes, _client: client },
+            BuildEvent::Note(line) => notes.push(line),
+            BuildEvent::Phase(_) => {}
         }
     }
 }

@@ -11,3 +11,4 @@ mod hermetic;
 mod limits;
 mod results;
 mod shell;
+mod stuck;

@@ -9,7 +9,9 @@
 
 mod binds;
 mod boot;
+mod diagnosis;
 mod launcher;
+pub mod remarks;
 mod seccomp;
 mod shellspawn;
 mod signal_repair;
@@ -31,6 +33,7 @@ use crate::config::Config;
 use crate::mount::Attributes;
 use crate::slot::plan::BootPlan;
 use crate::slot::root::{AGENT_DIR, Root, RootError};
+use crate::slot::stuck_report::Process;
 
 /// File name of the agent for this guest.
 pub const AGENT_NAME: &str = "darwin-agent-macho";
@@ -120,6 +123,14 @@ impl Plan {
     pub(super) fn launch(&self, plan: &BootPlan, log: &File) -> io::Result<Boot> {
         chown(PREFIX_HOME, Some(plan.uid), Some(plan.uid))?;
         Boot::start(self, plan, log)
+    }
+
+    /// What it says of a slot that hangs; see [`crate::slot::stuck_report`].
+    pub(super) fn diagnose(&self, slot_init: i32, processes: &[Process]) -> Vec<String> {
+        let tick = if self.repairs.tick { "on" } else { "off" };
+        let mut lines = diagnosis::lines(slot_init, processes);
+        lines.push(format!("the tick was {tick}"));
+        lines
     }
 
     /// Whether the slot is to tick.
