@@ -64,6 +64,21 @@ impl NixProgram {
         Self { executable }
     }
 
+    /// Whatever is on `PATH`, or in one of the usual places.
+    pub fn on_path() -> Self {
+        Self { executable: None }
+    }
+
+    /// Nix's executable under whatever name.
+    pub fn at(executable: PathBuf) -> Self {
+        Self { executable: Some(executable) }
+    }
+
+    /// Where the command `name` is taken from.
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.executable.clone().unwrap_or_else(|| on_path(name))
+    }
+
     /// A command of this Nix, with this process's environment and no standard streams.
     pub fn command(&self, name: &str) -> Command {
         let mut command = match &self.executable {
@@ -94,13 +109,19 @@ impl NixProgram {
 
     /// Major and minor version, from `nix-store --version`.
     pub fn version(&self) -> Result<(u32, u32), StoreCommandError> {
+        let text = self.version_text()?;
+        parse_version(text.as_bytes()).ok_or_else(|| StoreCommandError::Answer {
+            command: "nix-store",
+            problem: format!("no version in '{text}'"),
+        })
+    }
+
+    /// What `nix-store --version` prints.
+    pub fn version_text(&self) -> Result<String, StoreCommandError> {
         let mut command = self.command("nix-store");
         command.arg("--version");
         let text = answer("nix-store", command)?;
-        parse_version(&text).ok_or_else(|| StoreCommandError::Answer {
-            command: "nix-store",
-            problem: format!("no version in '{}'", text.escape_ascii()),
-        })
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 }
 

@@ -49,6 +49,7 @@ const PACKAGES: &[&str] = &[
     "xz-utils",
     "util-linux",
     "mount",
+    "iproute2",
     "procps",
     "libc-bin",
     "openssh-server",
