@@ -5,6 +5,8 @@ mod build_hook;
 mod check;
 mod daemon;
 mod machine_spec;
+mod nix_conf;
+mod oracle;
 mod shell;
 mod slot_init;
 mod status;
@@ -17,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{CONFIG_ENV, Config};
 
 /// Names under which this program is the build hook: Nix before 2.10 can't give its hook an argument of ours.
 pub const HOOK_NAME: &str = "darling-builder-hook";
@@ -72,6 +74,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the settings that make this machine's Nix use the builder, put them in place, or take them away
+    NixConf(nix_conf::NixConfFlags),
+    /// Build again what is built already, and say whether it is the same
+    Oracle(oracle::OracleFlags),
     /// Print this machine as a line for `builders` or /etc/nix/machines of another one
     MachineSpec {
         /// How the other machine reaches this one
@@ -110,6 +116,11 @@ pub fn run() -> ExitCode {
         Command::Daemon => with(config(), daemon::run),
         Command::Shell { command } => with(config(), |config| shell::run(&config, command)),
         Command::Status { json } => with(config(), |config| status::run(&config, json)),
+        Command::NixConf(flags) => {
+            let named = cli.config.clone().or_else(|| std::env::var_os(CONFIG_ENV).map(PathBuf::from));
+            with(config(), |config| nix_conf::run(&config, named.as_deref(), &flags))
+        }
+        Command::Oracle(flags) => oracle::run(&flags),
         Command::MachineSpec { uri } => with(config(), |config| machine_spec::run(&config, &uri)),
     }
 }

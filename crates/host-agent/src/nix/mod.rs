@@ -10,6 +10,8 @@
 //! - [`output_checks`], [`take`], [`register`]: from built to valid.
 //! - [`store_command`], [`closure`]: the building Nix's own commands, and what its database knows.
 //! - [`hook`], [`accepted`], [`failure`]: the flow, and how its end is told.
+//!
+//! Beside it, for the user: [`conf`], the settings that make Nix use this builder; [`oracle`], building again to compare.
 
 pub mod accepted;
 pub mod activity;
@@ -19,12 +21,14 @@ pub mod build_request;
 pub mod chain;
 pub mod closure;
 pub mod compact_json;
+pub mod conf;
 pub mod derivation;
 pub mod descriptors;
 pub mod environment;
 pub mod failure;
 pub mod hook;
 pub mod judgement;
+pub mod oracle;
 pub mod output_checks;
 pub mod placeholder;
 pub mod question;

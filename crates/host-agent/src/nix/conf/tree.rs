@@ -198,7 +198,7 @@ impl Tree {
     pub fn commit(self, first: &str) -> Result<Vec<(PathBuf, Change)>> {
         let mut changes = self.changes()?;
         changes.sort_by_key(|(path, change)| {
-            (*change == Change::Removed, !path.file_name().is_some_and(|name| name == first))
+            (*change == Change::Removed, path.file_name().is_none_or(|name| name != first))
         });
         for (path, _) in &changes {
             match self.files.get(path).and_then(Option::as_deref) {
