@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod darling;
+mod darling_endurance;
 mod ending;
 mod harness;
 mod hermetic;

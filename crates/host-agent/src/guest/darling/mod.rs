@@ -11,6 +11,7 @@ mod binds;
 mod boot;
 mod diagnosis;
 mod launcher;
+mod prefix;
 pub mod remarks;
 mod seccomp;
 mod shellspawn;
@@ -122,6 +123,7 @@ impl Plan {
 
     pub(super) fn launch(&self, plan: &BootPlan, log: &File) -> io::Result<Boot> {
         chown(PREFIX_HOME, Some(plan.uid), Some(plan.uid))?;
+        prefix::make(Path::new(PREFIX), plan.uid)?;
         Boot::start(self, plan, log)
     }
 
