@@ -104,7 +104,10 @@ impl Ways<'_> {
         if self.remote.is_some() {
             row("by Nix's remote builder, ssh:// on loopback", &ssh);
             println!(
-                "the hook costs {difference:.1} ms more than a local build; ssh:// takes {:.1} times as long as the hook",
+                "the hook costs {difference:.1} ms more than a local build, ssh:// {:.1} ms ({:.1} times as much); \
+                 the whole build takes {:.1} times as long over ssh://",
+                ssh.median() - local.median(),
+                (ssh.median() - local.median()) / difference,
                 ssh.median() / hook.median()
             );
         } else {
