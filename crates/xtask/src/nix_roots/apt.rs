@@ -70,22 +70,26 @@ fn prepare(directory: &Path, kind: &str, suite: &str) -> Result<()> {
     run(apt(directory).arg("update"))
 }
 
-/// Where this machine gets Debian from.
+/// Where this machine gets Debian from: what its apt would fetch for its own suite. Needs no lists to be there.
 fn archive() -> Result<String> {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let value = |key: &str| release.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
     let output = Command::new("apt-get")
-        .args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"])
+        .args(["--print-uris", "update"])
+        .env("LC_ALL", "C")
         .output()
         .context("failed to run apt-get")?;
-    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let codename =
-        release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or_default();
-    let debian = release.lines().any(|line| line == "ID=debian");
     let text = String::from_utf8_lossy(&output.stdout);
-    let uri = text.lines().filter_map(|line| line.split_once(' ')).find(|(_, release)| *release == codename);
-    match uri {
-        Some((uri, _)) if debian => Ok(uri.to_owned()),
+    match archive_in(&text, value("VERSION_CODENAME=")) {
+        Some(uri) if value("ID=") == "debian" => Ok(uri.to_owned()),
         _ => bail!("apt on this machine names no Debian archive to get other suites from"),
     }
+}
+
+/// The archive that has `suite`, among lines like `'ARCHIVE/dists/SUITE/InRelease' file size`.
+fn archive_in<'a>(uris: &'a str, suite: &str) -> Option<&'a str> {
+    let end = format!("/dists/{suite}/InRelease'");
+    uris.lines().find_map(|line| Some(line.split(' ').next()?.strip_suffix(&end)?.trim_start_matches('\'')))
 }
 
 fn apt(directory: &Path) -> Command {
@@ -123,4 +127,19 @@ fn run(command: &mut Command) -> Result<()> {
     let errors = String::from_utf8_lossy(&output.stderr);
     let errors: Vec<_> = errors.lines().filter(|line| line.starts_with("E:")).collect();
     bail!("apt-get failed: {}", errors.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::archive_in;
+
+    #[test]
+    fn finds_the_archive_of_the_machines_own_suite() {
+        let uris = "'http://archive.example/debian-security/dists/bookworm-security/InRelease' a 0 \n\
+                    'http://archive.example/debian/dists/bookworm-updates/InRelease' b 0 \n\
+                    'http://archive.example/debian/dists/bookworm/InRelease' c 0 \n";
+        assert_eq!(archive_in(uris, "bookworm"), Some("http://archive.example/debian"));
+        assert_eq!(archive_in(uris, "trixie"), None);
+        assert_eq!(archive_in("", "bookworm"), None);
+    }
 }
