@@ -105,22 +105,13 @@ fn problem(value: &str) -> Option<String> {
 
 /// How this Nix is told.
 fn setting(nix: &Version, daemon: bool) -> String {
-    let link = format!("ln -s \"$(command -v host-agent)\" /usr/local/bin/{HOOK_NAME}");
-    let line = format!("build-hook = /usr/local/bin/{HOOK_NAME}");
     let place = match (nix.ignores_hook_in_nix_conf(), daemon) {
-        (true, true) => format!(
-            "Environment='NIX_CONFIG={line}' in the [Service] of nix-daemon (`systemctl edit nix-daemon`), then restart it: \
-             Nix {} ignores this setting in nix.conf",
-            nix.text
-        ),
-        (true, false) => format!(
-            "NIX_CONFIG='{line}' in the environment of Nix, or the line in /etc/xdg/nix/nix.conf: Nix {} ignores it in nix.conf",
-            nix.text
-        ),
-        (false, true) => format!("`{line}` in /etc/nix/nix.conf, then systemctl restart nix-daemon"),
-        (false, false) => format!("`{line}` in /etc/nix/nix.conf"),
+        (true, true) => "for this Nix in NIX_CONFIG of nix-daemon, since it ignores `build-hook` in nix.conf",
+        (true, false) => "for this Nix not in nix.conf, where it ignores `build-hook`",
+        (false, _) => "for this Nix in nix.conf",
     };
-    format!("{link}\nand {place}")
+    let restart = if daemon { "; then restart nix-daemon" } else { "" };
+    format!("host-agent nix-conf --apply ({place}{restart})")
 }
 
 fn external_builders(config: &Config, nix: &Version, settings: &Settings, value: &Value) -> Finding {

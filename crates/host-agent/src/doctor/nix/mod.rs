@@ -61,7 +61,7 @@ fn running_daemon() -> Option<NixDaemon> {
         .filter_map(|entry| {
             let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
             let command = fs::read(entry.path().join("cmdline")).ok()?;
-            is_daemon(&command)
+            (is_daemon(&command) && is_of_this_system(&entry.path()))
                 .then(|| NixDaemon { pid, program: fs::read_link(entry.path().join("exe")).ok() })
         })
         .collect();

@@ -1,66 +1,39 @@
 //! Which Nix, and what it can be asked to use.
 
-/// A version of Nix, as `nix-store --version` tells.
+use crate::nix::conf::version::{HookSetting, NixVersion};
+
+/// A Nix, as `nix-store --version` tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Version {
-    /// `Nix`, `Lix`, `Determinate Nix`.
-    pub(super) flavour: Flavour,
-    /// Major and minor number.
-    pub(super) number: (u32, u32),
-    /// As it was told.
+    /// What decides what it can do.
+    number: NixVersion,
+    /// Whose it is, and its version, as it was told.
     pub(super) text: String,
 }
 
-/// Whose Nix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flavour {
-    Nix,
-    Determinate,
-    Lix,
-}
-
-impl Flavour {
-    fn as_str(self) -> &'static str {
-        match self {
-            Flavour::Nix => "Nix",
-            Flavour::Determinate => "Determinate Nix",
-            Flavour::Lix => "Lix",
-        }
-    }
-}
-
 impl Version {
-    /// From lines such as `nix-store (Nix) 2.8.0`, `nix (Determinate Nix 3.8.4) 2.30.1` or `nix (Lix, like Nix) 2.93.0`.
+    /// From lines such as `nix-store (Nix) 2.8.0`, `nix (Determinate Nix 3.8.4) 2.30.1` or `nix (Lix, like Nix) 2.93.0`, which
+    /// warnings may precede.
     pub(super) fn parse(output: &str) -> Option<Self> {
         let line = output.lines().find(|line| line.starts_with("nix"))?;
-        let (who, text) = line.rsplit_once(") ")?;
-        let flavour = match who {
-            who if who.contains("Lix") => Flavour::Lix,
-            who if who.contains("Determinate") => Flavour::Determinate,
-            _ => Flavour::Nix,
-        };
-        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().ok());
-        let number = (numbers.next()??, numbers.next()??);
-        Some(Self { flavour, number, text: text.trim().to_owned() })
+        let (who, number) = line.split_once(" (")?.1.rsplit_once(") ")?;
+        let text = format!("{} {}", who.trim_end_matches(", like Nix"), number.trim());
+        Some(Self { number: line.parse().ok()?, text })
     }
 
-    /// Whether `build-hook` in `/etc/nix/nix.conf` is ignored: the default is put back after the file is read (2.25.0 to
-    /// 2.33.6).
+    /// Whether `build-hook` in `/etc/nix/nix.conf` is ignored: the default is put back after the file is read.
     pub(super) fn ignores_hook_in_nix_conf(&self) -> bool {
-        self.flavour != Flavour::Lix && ((2, 25)..=(2, 33)).contains(&self.number)
+        self.number.hook_setting() == HookSetting::NotNixConf
     }
 
-    /// The build hook's protocol; Lix 2.94 and later have another one.
+    /// Whether it has a build hook that we can speak to.
     pub(super) fn has_hook(&self) -> bool {
-        match self.flavour {
-            Flavour::Lix => self.number < (2, 94),
-            _ => self.number >= (2, 3),
-        }
+        self.number.hook_setting() != HookSetting::Nowhere
     }
 
-    /// The setting `external-builders`: Nix 2.32 and later, not Lix.
+    /// Whether it has the setting `external-builders`.
     pub(super) fn has_external_builders(&self) -> bool {
-        self.flavour != Flavour::Lix && self.number >= (2, 32)
+        self.number.has_external_builders()
     }
 
     /// Name, number and front ends.
@@ -70,7 +43,7 @@ impl Version {
             (true, false) => "build hook",
             (false, _) => "none of our front ends",
         };
-        format!("{} {}: {can}", self.flavour.as_str(), self.text)
+        format!("{}: {can}", self.text)
     }
 }
 
