@@ -6,7 +6,7 @@ use super::settings::{Origin, Settings, Value};
 use super::version::Version;
 use crate::cli::HOOK_NAME;
 use crate::config::Config;
-use crate::doctor::Finding;
+use crate::doctor::{Finding, Severity};
 
 const HOOK: &str = "nix-build-hook";
 const EXTERNAL: &str = "nix-external-builders";
@@ -15,10 +15,13 @@ pub(super) fn findings(config: &Config, nix: &Version, settings: &Settings, daem
     let hook = build_hook(nix, settings, daemon);
     let external = settings.get("external-builders", |_| true);
     let both = hook.ours && external.as_ref().is_some_and(|value| value.text.contains("host-agent"));
-    let mut findings = vec![hook.finding];
-    if let Some(value) = external {
-        findings.push(external_builders(config, nix, settings, &value));
-    }
+    let external = external.map(|value| external_builders(config, nix, settings, &value));
+    let instead = external.as_ref().is_some_and(|finding| finding.severity == Severity::Fine);
+    let mut findings = match settings.get("build-hook", |_| true) {
+        None if instead => vec![Finding::fine(HOOK, "not set; external builders are")],
+        _ => vec![hook.finding],
+    };
+    findings.extend(external);
     if both {
         findings.push(Finding::warning(
             "nix-front-ends",
@@ -118,7 +121,7 @@ fn external_builders(config: &Config, nix: &Version, settings: &Settings, value:
     if !nix.has_external_builders() {
         return Finding::warning(
             EXTERNAL,
-            format!("set in {}, and {} does not know it", value.origin, nix.describe()),
+            format!("set in {}, and {} does not know it", value.origin, nix.text),
             "remove the setting, or use Nix 2.32 or later",
         );
     }
@@ -135,9 +138,10 @@ fn external_builders(config: &Config, nix: &Version, settings: &Settings, value:
     let ours =
         entries.iter().find(|entry| entry.systems.iter().any(|system| config.systems.contains(system)));
     let Some(ours) = ours else {
-        return Finding::fine(
+        return Finding::warning(
             EXTERNAL,
             format!("set in {}, for other systems than {}", value.origin, config.systems.join(", ")),
+            "add an entry for this builder to it, or use the build hook",
         );
     };
     if !settings.words("experimental-features").iter().any(|feature| feature == "external-builders") {
