@@ -3,6 +3,7 @@
 //! Layers, each knowing only those below it:
 //!
 //! - [`cli`]: one module a command.
+//! - [`doctor`]: the one checker of all that follows.
 //! - [`nix`]: Nix semantics (hook protocol, derivations, environments, registration). Produces a
 //!   [`request::BuildRequest`], consumes a [`request::BuildReport`].
 //! - [`daemon`]: who may ask, what runs when, limits.
@@ -15,6 +16,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod doctor;
 pub mod guest;
 pub mod mount;
 pub mod nix;

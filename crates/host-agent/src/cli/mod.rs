@@ -2,9 +2,11 @@
 
 mod build;
 mod build_hook;
-mod check;
+mod completions;
 mod daemon;
+mod doctor;
 mod machine_spec;
+mod man;
 mod nix_conf;
 mod oracle;
 mod shell;
@@ -17,9 +19,10 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{CONFIG_ENV, Config};
+use doctor::Form;
 
 /// Names under which this program is the build hook: Nix before 2.10 can't give its hook an argument of ours.
 pub const HOOK_NAME: &str = "darling-builder-hook";
@@ -32,7 +35,7 @@ struct Cli {
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Check that builds can work on this machine, and say how to mend what is in the way
+    /// The short form of `doctor`: only what is not fine; exit status 1 if builds can't work
     #[arg(long)]
     check: bool,
 
@@ -62,7 +65,21 @@ enum Command {
     /// The first process of a slot: started by the daemon, never by hand
     #[command(hide = true)]
     SlotInit,
+    /// Find out whether builds can work on this machine, and how to mend what is in the way
+    ///
+    /// Tries things: makes namespaces, boots a slot to throw away, runs a script in it; changes nothing. As root it tries
+    /// everything, else it says what it has not tried. Exit status 0 if all is fine or there are only warnings, 1 if anything
+    /// is broken.
+    Doctor {
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
     /// Open a shell in a fresh slot, which is gone when the shell ends
+    ///
+    /// On a terminal the shell gets one of its own, else pipes. It sees an empty store, /build and loopback, and takes one
+    /// of the places for builds. Exit status: the command's; 128 and its number for a signal; 127 if there is no such program,
+    /// 126 if it can't be run; 125 if there was no shell, or it was lost.
     Shell {
         /// Run this in place of the guest's shell (`/bin/bash` in Darling)
         #[arg(last = true, value_name = "COMMAND")]
@@ -84,6 +101,18 @@ enum Command {
         #[arg(long, value_name = "URI", default_value_t = default_uri())]
         uri: String,
     },
+    /// Print a script that completes this program's command line
+    Completions {
+        /// For which shell
+        #[arg(value_enum)]
+        shell: completions::Shell,
+    },
+    /// Print this program's manual page, or write all of them
+    Man {
+        /// Write a page for each command into this directory instead
+        #[arg(long, value_name = "DIRECTORY")]
+        directory: Option<PathBuf>,
+    },
 }
 
 fn default_uri() -> String {
@@ -101,7 +130,7 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse_from(args);
     let config = || Config::load(cli.config.as_deref());
     if cli.check {
-        return check::run(config());
+        return doctor::run(config(), Form::Short);
     }
     let Some(command) = cli.command else {
         // `arg_required_else_help` has answered an empty line; what is left is `--config` alone.
@@ -114,6 +143,7 @@ pub fn run() -> ExitCode {
         }
         Command::BuildHook { verbosity } => build_hook::run(config(), verbosity),
         Command::Daemon => with(config(), daemon::run),
+        Command::Doctor { json } => doctor::run(config(), if json { Form::Json } else { Form::Text }),
         Command::Shell { command } => with(config(), |config| shell::run(&config, command)),
         Command::Status { json } => with(config(), |config| status::run(&config, json)),
         Command::NixConf(flags) => {
@@ -122,6 +152,8 @@ pub fn run() -> ExitCode {
         }
         Command::Oracle(flags) => oracle::run(&flags),
         Command::MachineSpec { uri } => with(config(), |config| machine_spec::run(&config, &uri)),
+        Command::Completions { shell } => completions::run(Cli::command(), shell),
+        Command::Man { directory } => man::run(Cli::command(), directory.as_deref()),
     }
 }
 
@@ -139,4 +171,63 @@ fn with(
 fn fail(error: &dyn Display) -> ExitCode {
     eprintln!("host-agent: {error}");
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../../docs/cli.md");
+
+    /// The part of the page about a command.
+    fn section(name: &str) -> Option<&'static str> {
+        let sections = PAGE.split("\n## ");
+        sections.into_iter().find(|text| {
+            let heading = text.strip_prefix("`host-agent ").and_then(|rest| rest.split(['`', ' ']).next());
+            heading == Some(name)
+        })
+    }
+
+    fn flags(command: &clap::Command) -> impl Iterator<Item = String> {
+        command.get_arguments().filter_map(|argument| Some(format!("`--{}", argument.get_long()?)))
+    }
+
+    #[test]
+    fn the_page_names_every_command_and_every_flag() {
+        let mut program = Cli::command();
+        program.build();
+        let general = PAGE.split("\n## ").next().unwrap();
+        for flag in flags(&program) {
+            assert!(general.contains(&flag), "docs/cli.md does not name {flag}`");
+        }
+        for command in program.get_subcommands().filter(|command| command.get_name() != "help") {
+            let text = section(command.get_name());
+            let text =
+                text.unwrap_or_else(|| panic!("docs/cli.md has no `host-agent {}`", command.get_name()));
+            for flag in flags(command).filter(|flag| !["`--config", "`--help"].contains(&flag.as_str())) {
+                assert!(text.contains(&flag), "docs/cli.md does not name {flag}` of {}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_names_nothing_that_is_not_there() {
+        let mut program = Cli::command();
+        program.build();
+        for text in PAGE.split("\n## ").skip(1) {
+            let name =
+                text.strip_prefix("`host-agent ").and_then(|rest| rest.split(['`', ' ']).next()).unwrap();
+            let command = program.find_subcommand(name).unwrap_or_else(|| panic!("there is no `{name}`"));
+            let known: Vec<String> = flags(command).collect();
+            for row in text.lines().filter(|line| line.starts_with("| `--")) {
+                let flag = row.trim_start_matches("| `").split(['`', ' ']).next().unwrap();
+                assert!(known.contains(&format!("`{flag}")), "`{name}` has no {flag}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use protocol::frame::{self, FrameError};
 use protocol::message::{Stream, TerminalSize};
@@ -119,6 +120,11 @@ impl Client {
             FromDaemon::Hello { version, .. } => Err(ClientError::Version { theirs: version }),
             _ => Err(ClientError::Unexpected("greeting expected")),
         }
+    }
+
+    /// Longest wait for any one message of the daemon's; by default there is none.
+    pub fn set_patience(&mut self, limit: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(limit))
     }
 
     /// Asks for a place for one build; answered at once.

@@ -6,6 +6,7 @@
 mod bad_input;
 mod darling;
 mod darling_endurance;
+mod doctor;
 mod ending;
 mod harness;
 mod hermetic;

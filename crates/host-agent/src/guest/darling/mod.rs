@@ -85,14 +85,7 @@ pub enum DarlingError {
 impl Plan {
     /// With the launcher that the configuration names, else the first `darling` on `PATH`.
     pub fn new(config: &Config) -> Result<Self, DarlingError> {
-        let launcher = match &config.darling.launcher {
-            Some(path) => path.clone(),
-            None => on_path().ok_or_else(|| DarlingError::Launcher("no `darling` on PATH".into()))?,
-        };
-        // On NixOS the name on PATH leads to a set-uid wrapper's target or a profile: what counts is the package's file.
-        let launcher = launcher
-            .canonicalize()
-            .map_err(|error| DarlingError::Launcher(format!("{}: {error}", launcher.display())))?;
+        let launcher = launcher(config)?;
         let agent = agent_file::find(config.agent.as_deref(), AGENT_NAME)?;
         let repairs = Repairs {
             signals: config.darling.signal_repair,
@@ -139,6 +132,18 @@ impl Plan {
     pub(crate) fn ticks(&self) -> bool {
         self.repairs.tick
     }
+}
+
+/// The launcher that the configuration names, else the first `darling` on `PATH`; symbolic links resolved.
+pub fn launcher(config: &Config) -> Result<PathBuf, DarlingError> {
+    let launcher = match &config.darling.launcher {
+        Some(path) => path.clone(),
+        None => on_path().ok_or_else(|| DarlingError::Launcher("no `darling` on PATH".into()))?,
+    };
+    // On NixOS the name on PATH leads to a set-uid wrapper's target or a profile: what counts is the package's file.
+    launcher
+        .canonicalize()
+        .map_err(|error| DarlingError::Launcher(format!("{}: {error}", launcher.display())))
 }
 
 fn on_path() -> Option<PathBuf> {

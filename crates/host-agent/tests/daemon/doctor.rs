@@ -1,0 +1,122 @@
+//! `host-agent doctor` and `--check`, beside a daemon and without one.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::harness::{Daemon, darling, skipped};
+
+fn run(config: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_host-agent")).arg("--config").arg(config).args(args).output().unwrap()
+}
+
+fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn severity<'a>(report: &'a Value, name: &str) -> &'a str {
+    let findings = report["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|finding| finding["name"] == name);
+    finding.unwrap_or_else(|| panic!("no finding {name}: {report:#}"))["severity"].as_str().unwrap()
+}
+
+#[test]
+fn beside_a_daemon_it_tries_everything_and_leaves_nothing() {
+    if skipped() {
+        return;
+    }
+    let daemon = Daemon::start("");
+    let config = daemon.directory.path().join("config.toml");
+    let before = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten().filter(is_scratch).count();
+    let output = run(&config, &["doctor", "--json"]);
+    let report = report(&output);
+    for name in [
+        "kernel",
+        "namespaces",
+        "mount-calls",
+        "agent",
+        "slot",
+        "agent-handshake",
+        "build-directory",
+        "store-view",
+        "signals",
+        "daemon",
+        "leftovers",
+    ] {
+        assert_eq!(severity(&report, name), "fine", "{name}: {report:#}");
+    }
+    assert_eq!(severity(&report, "guest-system"), if darling() { "fine" } else { "warning" });
+    // Whatever Nix this machine has or has not, the status is that of the worst.
+    assert_eq!(output.status.code(), Some(i32::from(report["worst"] == "broken")));
+    for finding in report["findings"].as_array().unwrap() {
+        assert_eq!(finding["fix"].is_null(), finding["severity"] == "fine", "{finding:#}");
+    }
+    let after = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten().filter(is_scratch).count();
+    assert!(after <= before, "a directory was left");
+
+    let long = run(&config, &["doctor"]).stdout;
+    let short = run(&config, &["--check"]).stdout;
+    let (long, short) = (String::from_utf8(long).unwrap(), String::from_utf8(short).unwrap());
+    assert!(long.contains("ok       kernel "), "{long}");
+    assert!(!short.lines().any(|line| line.starts_with("ok ")), "{short}");
+    assert_eq!(long.lines().last(), short.lines().last());
+}
+
+fn is_scratch(entry: &std::fs::DirEntry) -> bool {
+    entry.file_name().to_string_lossy().starts_with("host-agent-doctor.")
+}
+
+#[test]
+fn without_a_daemon_or_an_agent_it_says_what_is_broken_and_fails() {
+    if skipped() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.toml");
+    std::fs::write(
+        &config,
+        "guest = \"linux\"\nsocket = \"/no/such/socket\"\nagent = \"/bin/sh\"\nstore-directory = \"/no/store\"\n",
+    )
+    .unwrap();
+    let output = run(&config, &["doctor", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report = report(&output);
+    for name in ["daemon", "store", "slot"] {
+        assert_eq!(severity(&report, name), "broken", "{name}: {report:#}");
+    }
+    std::fs::write(&config, "max-jobs = 0\n").unwrap();
+    let output = run(&config, &["--check"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("BROKEN   configuration  failed to understand the configuration"), "{text}");
+}
+
+#[test]
+fn without_root_it_says_what_it_did_not_try_and_uses_a_slot_of_the_daemons() {
+    if skipped() {
+        return;
+    }
+    const UID: u32 = 1_234_568;
+    let daemon = Daemon::start(&format!("allowed-uids = [{UID}]"));
+    std::fs::set_permissions(daemon.directory.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = daemon.directory.path().join("host-agent");
+    std::fs::copy(env!("CARGO_BIN_EXE_host-agent"), &program).unwrap();
+    let as_uid = |uid| {
+        let mut command = Command::new(&program);
+        command.arg("--config").arg(daemon.directory.path().join("config.toml"));
+        report(&command.args(["doctor", "--json"]).uid(uid).gid(uid).output().unwrap())
+    };
+    let allowed = as_uid(UID);
+    for name in ["rights", "namespaces", "mount-calls", "leftovers"] {
+        assert_eq!(severity(&allowed, name), "warning", "{name}");
+    }
+    assert_eq!(severity(&allowed, "slot"), "fine");
+    assert_eq!(severity(&allowed, "build-directory"), "fine");
+    let other = as_uid(UID + 1);
+    assert_eq!(severity(&other, "slot"), "warning");
+    assert_eq!(severity(&other, "daemon"), "warning");
+}
