@@ -114,7 +114,7 @@ impl Installation {
         self.refuse_nixos(conf.as_deref().unwrap_or(Path::new(DROP_IN)))?;
         self.take_away()?;
         self.refuse_what_is_the_users(proposal, conf.is_none())?;
-        let notes = self.notes(proposal)?;
+        let notes = self.notes(proposal, conf.as_deref())?;
         match conf {
             Some(conf) => self.include(&conf, proposal)?,
             None => self.drop_in(proposal)?,
@@ -198,9 +198,15 @@ impl Installation {
         Ok(())
     }
 
-    /// What would still be in the way of an external builder.
-    fn notes(&self, proposal: &Proposal) -> Result<Vec<String>> {
+    /// What would still be in the way of an external builder, and what looks like trouble and is none.
+    fn notes(&self, proposal: &Proposal, conf: Option<&Path>) -> Result<Vec<String>> {
         let mut notes = Vec::new();
+        if conf == Some(Path::new(XDG_CONF)) {
+            notes.push(format!(
+                "clients of nix-daemon read {XDG_CONF}, too, and send the setting along: those that are not trusted are \
+                 warned that it is ignored, which is harmless, since the daemon has it from there itself"
+            ));
+        }
         if proposal.front_end != FrontEnd::ExternalBuilder {
             return Ok(notes);
         }

@@ -76,7 +76,8 @@ fn an_external_builder_goes_into_a_file_that_nix_conf_includes() {
 #[test]
 fn a_hook_goes_where_2_26_reads_it() {
     let root = root(&[("/etc/nix/nix.conf", "max-jobs = 4\n")]);
-    apply(root.path(), &proposal("2.26.3")).unwrap();
+    let done = apply(root.path(), &proposal("2.26.3")).unwrap();
+    assert!(done.notes.concat().contains("harmless"), "{:?}", done.notes);
     insta::assert_snapshot!(show(root.path()), @"
     ──── /etc/nix/nix.conf
     max-jobs = 4
