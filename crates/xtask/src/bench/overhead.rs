@@ -19,7 +19,7 @@ use crate::workspace::Workspace;
 use crate::world::daemon;
 use crate::world::limited::{self, Finished};
 use crate::world::session::Session;
-use crate::world::{Guest, Mode, PROJECT, Root, World, possible};
+use crate::world::{FrontEnd, Guest, Mode, PROJECT, Root, World, possible};
 use crate::{nix_roots, progress};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -40,6 +40,7 @@ pub fn run(workspace: &Workspace, flags: &OverheadFlags) -> Result<bool> {
         root: Root::Unpacked(root),
         mode: Mode::SingleUser,
         guest: Guest::Linux,
+        front_end: FrontEnd::Hook,
         project: workspace.project.clone(),
         target: workspace.target.clone(),
         profile: Profile::Release.directory().into(),

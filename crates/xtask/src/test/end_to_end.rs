@@ -13,7 +13,7 @@ use crate::world::{REPORT, World};
 
 /// Runs every case of this world whose name contains `only`, then looks for what is left behind.
 pub fn run(world: World, only: Option<&str>) -> Result<bool> {
-    let prefix = format!("{} {} {}", world.nix, world.mode.as_str(), world.guest.as_str());
+    let prefix = world.title();
     let mut outcomes = Vec::new();
     let before = Before::look()?;
     let mut session = Session::new(world)?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::daemon::{self, HostDaemon};
 use super::limited::{self, Finished, Running, wait_until};
-use super::{Mode, PROJECT, World, accounts};
+use super::{FrontEnd, Mode, PROJECT, World, accounts};
 
 /// Most time for one Nix command, unless a test says otherwise.
 pub const LIMIT: Duration = Duration::from_secs(90);
@@ -144,10 +144,26 @@ impl Session {
             Mode::SingleUser => "",
             Mode::Daemon => "nixbld",
         };
+        let way_in = match self.world.front_end {
+            FrontEnd::Hook => {
+                format!("build-hook = {}\nexperimental-features = nix-command\n", daemon::HOOK)
+            }
+            FrontEnd::ExternalBuilder => self.external_builders(),
+        };
         format!(
-            "build-hook = {}\nbuild-users-group = {group}\nsandbox = false\nsubstituters =\nmax-jobs = 2\ncores = 2\n\
-             experimental-features = nix-command\n",
-            daemon::HOOK
+            "{way_in}build-users-group = {group}\nsandbox = false\nsubstituters =\nmax-jobs = 2\ncores = 2\n"
+        )
+    }
+
+    /// Settings with which Nix hands builds over. Its own remote builder, the default hook, has nobody to ask.
+    pub fn external_builders(&self) -> String {
+        let builder = serde_json::json!([{
+            "systems": ["x86_64-darwin"],
+            "program": daemon::program(&self.world),
+            "args": ["external-builder", "--config", daemon::CONFIG],
+        }]);
+        format!(
+            "builders =\nexternal-builders = {builder}\nexperimental-features = nix-command external-builders\n"
         )
     }
 

@@ -20,7 +20,7 @@ use std::fmt;
 use anyhow::Result;
 
 use crate::world::session::Session;
-use crate::world::{Guest, Mode, World};
+use crate::world::{FrontEnd, Guest, Mode, World};
 
 /// One test.
 #[derive(Debug)]
@@ -98,10 +98,19 @@ pub const THEMES: &[(&str, &[Case])] = &[
 ];
 
 impl Session {
+    /// This status, unless a Nix daemon is between, whose client is not told.
+    fn status_of(&self, status: i32) -> i32 {
+        if self.world.mode == Mode::Daemon { 1 } else { status }
+    }
+
     /// nix-build's exit status when a builder failed. A hook's status says "permanent failure" to Nix before 2.29 only,
     /// and a client of a Nix daemon is not told.
     pub fn status_of_failure(&self) -> i32 {
-        if self.nix_at_least(2, 29) || self.world.mode == Mode::Daemon { 1 } else { 100 }
+        match self.world.front_end {
+            FrontEnd::ExternalBuilder => self.status_of(100),
+            FrontEnd::Hook if self.nix_at_least(2, 29) => 1,
+            FrontEnd::Hook => self.status_of(100),
+        }
     }
 
     /// nix-build's exit status when the builder of a fixed output failed: that may be the network's fault, so Nix never
@@ -112,6 +121,10 @@ impl Session {
 
     /// nix-build's exit status when a build took too long.
     pub fn status_of_timeout(&self) -> i32 {
-        if self.nix_at_least(2, 29) || self.world.mode == Mode::Daemon { 1 } else { 101 }
+        match self.world.front_end {
+            FrontEnd::ExternalBuilder => self.status_of(101),
+            FrontEnd::Hook if self.nix_at_least(2, 29) => 1,
+            FrontEnd::Hook => self.status_of(101),
+        }
     }
 }
