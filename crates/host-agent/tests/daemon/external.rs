@@ -399,12 +399,13 @@ fn without_a_daemon_it_waits_or_fails_as_configured() {
     darling-builder: gave up after 1 s: failed to reach the darling-builder daemon at DIR/s: Connection refused (os error 111); start it with `systemctl start darling-builder` (or run `host-agent daemon` as root)
     ");
     // One that comes meanwhile is found.
+    let config = place.daemon.directory.path().join("config.toml");
+    let text = fs::read_to_string(&config).unwrap().replace("seconds = 1", "seconds = 30");
+    fs::write(&config, &text).unwrap();
     let child = place.start(&place.json("echo built"));
     std::thread::sleep(Duration::from_millis(300));
     place.daemon.restart();
     assert!(Done(child.wait_with_output().unwrap()).succeeds().log().ends_with("built\n"));
-    let config = place.daemon.directory.path().join("config.toml");
-    let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, format!("{text}when-absent = \"fail\"\n")).unwrap();
     place.daemon.child.kill().unwrap();
     place.daemon.child.wait().unwrap();
