@@ -138,13 +138,13 @@ impl Session {
         (parts.next(), parts.next()) >= (Some(major), Some(minor))
     }
 
-    /// The configuration of the Nix that builds.
-    fn nix_config(&self) -> String {
+    /// The configuration of the Nix that builds, if it comes to us by this way.
+    pub fn nix_config(&self, front_end: FrontEnd) -> String {
         let group = match self.world.mode {
             Mode::SingleUser => "",
             Mode::Daemon => "nixbld",
         };
-        let way_in = match self.world.front_end {
+        let way_in = match front_end {
             FrontEnd::Hook => {
                 format!("build-hook = {}\nexperimental-features = nix-command\n", daemon::HOOK)
             }
@@ -155,15 +155,15 @@ impl Session {
         )
     }
 
-    /// Settings with which Nix hands builds over. Its own remote builder, the default hook, has nobody to ask.
-    pub fn external_builders(&self) -> String {
+    /// Settings with which Nix hands builds over, and asks no hook, not even its own.
+    fn external_builders(&self) -> String {
         let builder = serde_json::json!([{
             "systems": ["x86_64-darwin"],
             "program": daemon::program(&self.world),
             "args": ["external-builder", "--config", daemon::CONFIG],
         }]);
         format!(
-            "builders =\nexternal-builders = {builder}\nexperimental-features = nix-command external-builders\n"
+            "build-hook =\nexternal-builders = {builder}\nexperimental-features = nix-command external-builders\n"
         )
     }
 
@@ -171,7 +171,7 @@ impl Session {
     pub fn root_command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
-            .env("NIX_CONFIG", self.nix_config())
+            .env("NIX_CONFIG", self.nix_config(self.world.front_end))
             .env("NIX_CONF_DIR", "/run/nix-conf")
             .env("DARLING_BUILDER_CONFIG", daemon::CONFIG);
         command
