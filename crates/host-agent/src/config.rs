@@ -61,6 +61,8 @@ pub struct Config {
     pub agent: Option<PathBuf>,
     /// Limits of every build.
     pub limits: LimitsConfig,
+    /// What only the external builder asks for.
+    pub external_builder: ExternalBuilderConfig,
     /// What only the `darling` guest has.
     pub darling: DarlingConfig,
 }
@@ -99,6 +101,42 @@ pub struct LimitsConfig {
     pub output_bytes: u64,
     /// Size of a slot's `/tmp`, and of a Darling prefix, bytes each.
     pub tmpfs_bytes: u64,
+}
+
+/// What the external builder does when the daemon can't take its build: Nix has begun that build already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ExternalBuilderConfig {
+    /// As many builds run and wait as may.
+    pub when_busy: WhenUnavailable,
+    /// Seconds to wait then; 0 is without end.
+    pub busy_wait_seconds: u64,
+    /// No daemon runs.
+    pub when_absent: WhenUnavailable,
+    /// Seconds to wait then; 0 is without end.
+    pub absent_wait_seconds: u64,
+}
+
+/// What to do when the daemon can't take a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenUnavailable {
+    /// Wait.
+    Wait,
+    /// Let the build fail.
+    Fail,
+}
+
+impl Default for ExternalBuilderConfig {
+    fn default() -> Self {
+        Self {
+            when_busy: WhenUnavailable::Wait,
+            busy_wait_seconds: 0,
+            when_absent: WhenUnavailable::Wait,
+            // Long enough for a restart.
+            absent_wait_seconds: 60,
+        }
+    }
 }
 
 /// What only the `darling` guest has.
@@ -142,6 +180,7 @@ impl Default for Config {
             uid_base: 2_000_000_000,
             agent: None,
             limits: LimitsConfig::default(),
+            external_builder: ExternalBuilderConfig::default(),
             darling: DarlingConfig::default(),
         }
     }
@@ -324,9 +363,12 @@ mod tests {
         let page = include_str!("../../../docs/configuration.md");
         let mut top = known("");
         top.remove("limits");
+        top.remove("external-builder");
         top.remove("darling");
         assert_eq!(documented(page, "# Configuration", Some("\n`[limits]`")), top);
-        assert_eq!(documented(page, "\n`[limits]`", Some("\n`[darling]`")), known("limits"));
+        assert_eq!(documented(page, "\n`[limits]`", Some("\n`[external-builder]`")), known("limits"));
+        let external = documented(page, "\n`[external-builder]`", Some("\n`[darling]`"));
+        assert_eq!(external, known("external-builder"));
         assert_eq!(documented(page, "\n`[darling]`", None), known("darling"));
     }
 

@@ -23,7 +23,9 @@ pub struct BuildRequest {
     pub argv: Vec<ByteString>,
     /// Complete environment. The build directory is [`BUILD_DIR`] in it.
     pub env: Vec<(ByteString, ByteString)>,
-    /// Files to put into the build directory, mode 0644, owned by the builder.
+    /// Which directory of the host the builder finds as [`BUILD_DIR`].
+    pub build_directory: BuildDirectory,
+    /// Files to put into a build directory of the slot's own, mode 0644, owned by the builder.
     pub files: Vec<BuildFile>,
     /// The input closure: all of the store that the builder sees.
     pub inputs: Vec<StoreName>,
@@ -33,8 +35,31 @@ pub struct BuildRequest {
     pub network: Network,
     /// Limits of this build; the daemon's own apply as well, whichever is stricter.
     pub limits: BuildLimits,
-    /// Keep the build directory if the build fails.
+    /// Keep the slot's own build directory if the build fails.
     pub keep_failed: bool,
+    /// What becomes of the outputs.
+    pub publishing: Publishing,
+}
+
+/// A directory to build in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BuildDirectory {
+    /// A new one, which goes with the slot.
+    Own,
+    /// One of whoever asks. It belongs to the builder while the slot lives, and is back before the report.
+    Given {
+        /// Absolute path on the host; no part of it may be a symbolic link.
+        path: ByteString,
+    },
+}
+
+/// What becomes of what the builder leaves at its outputs' paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Publishing {
+    /// Checked, put in canonical form, hashed and scanned: ready to be registered. All wanted outputs must be there.
+    Prepare,
+    /// Given to whoever asks as the builder left it, for someone else to check; what is not there is left out.
+    HandOver,
 }
 
 /// The build directory as every builder sees it.
@@ -195,6 +220,8 @@ impl fmt::Display for PhaseTimings {
 pub enum BuildOutcome {
     /// The builder returned 0 and all wanted outputs are ready to be taken.
     Built(Vec<PreparedOutput>),
+    /// The builder returned 0 and what it made is ready to be taken ([`Publishing::HandOver`]).
+    HandedOver(Vec<HandedOutput>),
     /// The builder failed, or was ended by a limit. `Exit::Code(0)` does not occur here.
     BuilderFailed(Exit),
     /// The builder returned 0 without having made these outputs (names).
@@ -208,6 +235,15 @@ pub enum BuildOutcome {
     },
     /// The slot or the guest failed, not the builder; the text says what and what to do.
     Infrastructure(String),
+}
+
+/// An output as its builder left it, but for its owner, and for set-uid and set-gid bits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedOutput {
+    /// The store object that it becomes.
+    pub path: StoreName,
+    /// Where it is now: an absolute host path.
+    pub staged: ByteString,
 }
 
 /// An output that only has to be moved into the store and registered.

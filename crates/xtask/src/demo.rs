@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 use crate::world::daemon::{self, HOOK};
 use crate::world::leftovers::Before;
 use crate::world::session::{Build, Session};
-use crate::world::{Guest, Mode, Root, World, possible};
+use crate::world::{FrontEnd, Guest, Mode, Root, World, possible};
 use crate::{darling, nix_roots};
 
 const LIMIT_SECONDS: u64 = 600;
@@ -53,6 +53,7 @@ pub fn run(workspace: &Workspace, flags: &DemoFlags) -> Result<bool> {
         root,
         mode: Mode::SingleUser,
         guest,
+        front_end: FrontEnd::Hook,
         project: workspace.project.clone(),
         target: workspace.target.clone(),
         profile: Profile::Debug.directory().into(),

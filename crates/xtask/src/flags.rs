@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::darwin::std_library::Source;
 use crate::packages::Package;
+use crate::world::FrontEnd;
 
 /// Development tasks of darling-builder.
 #[derive(Debug, Parser)]
@@ -103,9 +104,30 @@ pub struct TestFlags {
     /// Run the fixtures on Darling as well
     #[arg(long)]
     pub darling: bool,
+    /// Only through this way in
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub front_end: Option<FrontEndFlag>,
     /// Leave out format, lints and unit tests
     #[arg(long)]
     pub end_to_end: bool,
+}
+
+/// Ways in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FrontEndFlag {
+    /// The setting `build-hook`
+    Hook,
+    /// The setting `external-builders`
+    ExternalBuilder,
+}
+
+impl From<FrontEndFlag> for FrontEnd {
+    fn from(flag: FrontEndFlag) -> Self {
+        match flag {
+            FrontEndFlag::Hook => FrontEnd::Hook,
+            FrontEndFlag::ExternalBuilder => FrontEnd::ExternalBuilder,
+        }
+    }
 }
 
 /// Flags of `in-world`.

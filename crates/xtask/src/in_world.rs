@@ -8,7 +8,7 @@ use crate::nix_roots;
 use crate::task::Task;
 use crate::workspace::Workspace;
 use crate::world::session::Session;
-use crate::world::{Guest, Mode, Root, World};
+use crate::world::{FrontEnd, Guest, Mode, Root, World};
 
 /// Makes the world and runs the command; `false` if that fails.
 pub fn run(workspace: &Workspace, flags: &InWorldFlags) -> Result<bool> {
@@ -21,6 +21,7 @@ pub fn run(workspace: &Workspace, flags: &InWorldFlags) -> Result<bool> {
         root: Root::Unpacked(nix_roots::root(&workspace.target, release)?),
         mode: Mode::SingleUser,
         guest: Guest::Linux,
+        front_end: FrontEnd::Hook,
         project: workspace.project.clone(),
         target: workspace.target.clone(),
         profile: Profile::Debug.directory().into(),

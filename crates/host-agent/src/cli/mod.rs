@@ -5,6 +5,7 @@ mod build_hook;
 mod completions;
 mod daemon;
 mod doctor;
+mod external_builder;
 mod machine_spec;
 mod man;
 mod nix_conf;
@@ -61,6 +62,13 @@ enum Command {
     BuildHook {
         /// Nix's verbosity, 0 (errors) to 7 (vomit)
         verbosity: u32,
+    },
+    /// Nix's external builder: started by Nix, never by hand
+    #[command(hide = true)]
+    ExternalBuilder {
+        /// What to build, as Nix describes it
+        #[arg(value_name = "BUILD.JSON")]
+        description: PathBuf,
     },
     /// The first process of a slot: started by the daemon, never by hand
     #[command(hide = true)]
@@ -142,6 +150,7 @@ pub fn run() -> ExitCode {
             with(config(), |config| build::run(&config, cli.config.as_deref(), &targets, &options))
         }
         Command::BuildHook { verbosity } => build_hook::run(config(), verbosity),
+        Command::ExternalBuilder { description } => external_builder::run(config, &description),
         Command::Daemon => with(config(), daemon::run),
         Command::Doctor { json } => doctor::run(config(), if json { Form::Json } else { Form::Text }),
         Command::Shell { command } => with(config(), |config| shell::run(&config, command)),

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use protocol::message::{Exit, Streams, Usage};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use super::given_directory::{GivenDirectory, GivenError};
 use super::places::Place;
 use super::pump::{self, Ended, Inside, Log, Process};
 use super::registry::{Fate, SlotState};
@@ -23,7 +25,8 @@ use crate::control::message::{FromDaemon, ToDaemon};
 use crate::control::stream::FrameReader;
 use crate::guest::darling::remarks::Remarks;
 use crate::request::{
-    BuildFile, BuildLimits, BuildOutcome, BuildPhase, BuildReport, BuildRequest, PhaseTimings,
+    BuildDirectory, BuildFile, BuildLimits, BuildOutcome, BuildPhase, BuildReport, BuildRequest,
+    PhaseTimings, Publishing,
 };
 use crate::slot::directory::SlotDirectory;
 use crate::slot::uids::UidLease;
@@ -44,12 +47,13 @@ pub(super) async fn run(daemon: &Daemon, connection: &mut Connection, place: Pla
         log_bytes: 0,
         kept: None,
         results: None,
+        given: None,
         abandoned: None,
         log: Log::default(),
     };
     let outcome = build.run(place).await;
     let fate = match &outcome {
-        Some(BuildOutcome::Built(_)) => Fate::Succeeded,
+        Some(outcome) if is_success(outcome) => Fate::Succeeded,
         Some(_) => Fate::Failed,
         None => Fate::Cancelled,
     };
@@ -74,6 +78,8 @@ struct Build<'a> {
     log_bytes: u64,
     kept: Option<PathBuf>,
     results: Option<PathBuf>,
+    /// The build directory of whoever asks.
+    given: Option<GivenDirectory>,
     /// Preparing outputs, when nobody waits for it any more.
     abandoned: Option<JoinHandle<BuildOutcome>>,
     log: Log,
@@ -97,6 +103,9 @@ impl Build<'_> {
     /// `None` when the front end has gone.
     async fn run(&mut self, mut place: Place) -> Option<BuildOutcome> {
         let asked = Instant::now();
+        if let Err(error) = self.open_given().await {
+            return Some(infrastructure(&error));
+        }
         if place.ahead > 0 {
             self.phase(BuildPhase::Queued(place.ahead)).await.ok()?;
         }
@@ -114,6 +123,8 @@ impl Build<'_> {
         let mut outcome = self.attempt().await;
         if let Ok(Attempt::Stalled(late)) = outcome
             && self.daemon.config.retry_stalled
+            // One that was given is no longer as it was.
+            && self.builds_in_own_directory()
         {
             let note = format!("{}; the build starts again in a fresh slot", stalled(late));
             warn!(build = self.id, note);
@@ -173,6 +184,7 @@ impl Build<'_> {
         drop(prepared);
         // Everything in it is dead; what is left are directories.
         self.daemon.registry.slot_gone(slot_id);
+        self.take_back().await;
         self.timings.stopping = stopping.elapsed();
         let ended = match ended {
             // The agent and its slot go down together; the log says more than either end of a socket.
@@ -195,10 +207,10 @@ impl Build<'_> {
                 }
             }
         };
-        // What a stall leaves behind is worth nothing: it may be built once more.
-        let failed =
-            matches!(&outcome, Ok(Attempt::Over(outcome)) if !matches!(outcome, BuildOutcome::Built(_)));
-        if self.request.keep_failed && failed {
+        // What a stall leaves behind is worth nothing: it may be built once more. A directory that was given stays its
+        // owner's.
+        let failed = matches!(&outcome, Ok(Attempt::Over(outcome)) if !is_success(outcome));
+        if self.request.keep_failed && self.builds_in_own_directory() && failed {
             self.keep(&directory, uid.uid()).await;
         }
         let abandoned = self.abandoned.take();
@@ -224,18 +236,24 @@ impl Build<'_> {
     async fn prepare(&mut self, slot: Slot) -> (Slot, Result<Inside, SlotError>) {
         let inputs = std::mem::take(&mut self.request.inputs);
         let files = std::mem::take(&mut self.request.files);
+        let mut given = self.given.take();
         let task = tokio::task::spawn_blocking(move || {
-            let result = slot.show(&inputs).and_then(|()| {
+            let lent = given.as_mut().map_or(Ok(()), |given| {
+                let tree = given.lend(slot.uid.uid()).map_err(|error| SlotError::Step(error.to_string()))?;
+                slot.show_build_directory(tree.as_fd())
+            });
+            let result = lent.and_then(|()| slot.show(&inputs)).and_then(|()| {
                 write_files(&slot.directory.build(), &files, slot.uid.uid()).map_err(|error| {
                     SlotError::Step(format!("failed to write into the build directory: {error}"))
                 })
             });
-            (slot, inputs, files, result)
+            (slot, inputs, files, given, result)
         });
         match task.await {
-            Ok((mut slot, inputs, files, result)) => {
+            Ok((mut slot, inputs, files, given, result)) => {
                 self.request.inputs = inputs;
                 self.request.files = files;
+                self.given = given;
                 let inside = result.and_then(|()| {
                     connect(&mut slot).map_err(|error| {
                         SlotError::Step(format!("failed to take up the slot's connections: {error}"))
@@ -246,6 +264,29 @@ impl Build<'_> {
             // The closure does not panic; if it ever does, the panic is the daemon's own.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
+    }
+
+    /// Opened at once, so that a directory that is not the peer's is refused before anything waits for it.
+    async fn open_given(&mut self) -> Result<(), GivenError> {
+        if let BuildDirectory::Given { path } = &self.request.build_directory {
+            if !self.request.files.is_empty() {
+                return Err(GivenError::Files);
+            }
+            self.given = Some(GivenDirectory::open_soon(path.as_path(), self.connection.peer).await?);
+        }
+        Ok(())
+    }
+
+    async fn take_back(&mut self) {
+        if let Some(given) = self.given.take()
+            && let Err(error) = given.take_back_soon().await
+        {
+            warn!(build = self.id, error, "failed to give a build directory back");
+        }
+    }
+
+    fn builds_in_own_directory(&self) -> bool {
+        self.request.build_directory == BuildDirectory::Own
     }
 
     async fn build(&mut self, inside: &mut Inside, limits: &BuildLimits) -> Ended {
@@ -302,7 +343,11 @@ impl Build<'_> {
             outputs: self.request.outputs.clone(),
             max_bytes: limits.output_bytes,
         };
-        let mut task = tokio::task::spawn_blocking(move || outputs::prepare(&work));
+        let publishing_way = self.request.publishing;
+        let mut task = tokio::task::spawn_blocking(move || match publishing_way {
+            Publishing::Prepare => outputs::prepare(&work),
+            Publishing::HandOver => outputs::hand_over(&work),
+        });
         let outcome = tokio::select! {
             outcome = &mut task => outcome,
             // Reading a large output can't be interrupted; it ends by itself, and is waited for with the cleaning up.
@@ -367,7 +412,7 @@ impl Build<'_> {
 
     /// Sends the report, then waits until the front end has taken the results and closes.
     async fn report(&mut self, outcome: BuildOutcome) {
-        if !matches!(outcome, BuildOutcome::Built(_)) {
+        if !is_success(&outcome) {
             info!(build = self.id, ?outcome, "build failed");
         }
         let report = BuildReport {
@@ -389,6 +434,10 @@ impl Build<'_> {
             }
         }
     }
+}
+
+fn is_success(outcome: &BuildOutcome) -> bool {
+    matches!(outcome, BuildOutcome::Built(_) | BuildOutcome::HandedOver(_))
 }
 
 fn infrastructure(error: &dyn std::error::Error) -> BuildOutcome {

@@ -5,6 +5,7 @@
 //! nothing to resume, only directories to clean up, and slots have died with the daemon's sockets.
 
 mod build;
+mod given_directory;
 mod listener;
 mod outputs;
 mod peer;

@@ -3,10 +3,13 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::publish::{Candidates, Handling, Leftover, Links, publish};
-use crate::request::{BuildOutcome, Network, OutputRequest, PreparedOutput};
+use crate::publish::{
+    Candidates, CopyRules, HandedOver, Handling, Leftover, Links, PublishError, copy_tree, hand_over_output,
+    publish,
+};
+use crate::request::{BuildOutcome, HandedOutput, Network, OutputRequest, PreparedOutput};
 use crate::store_path::StoreName;
 
 /// What is to be done.
@@ -36,11 +39,9 @@ pub(super) fn prepare(work: &Work) -> BuildOutcome {
     if !missing.is_empty() {
         return BuildOutcome::MissingOutputs(missing);
     }
-    let (view, results) = match (File::open(&work.view), File::open(&work.results)) {
-        (Ok(view), Ok(results)) => (view, results),
-        (Err(error), _) | (_, Err(error)) => {
-            return BuildOutcome::Infrastructure(format!("failed to open the slot's outputs: {error}"));
-        }
+    let (view, results) = match work.open() {
+        Ok(opened) => opened,
+        Err(outcome) => return outcome,
     };
     let candidates =
         Candidates::new(work.inputs.iter().chain(work.outputs.iter().map(|output| &output.path)).cloned());
@@ -64,25 +65,14 @@ pub(super) fn prepare(work: &Work) -> BuildOutcome {
         };
         let published = match publish(&leftover, &candidates, &mut links) {
             Ok(published) => published,
-            // A full disk is not the builder's doing.
-            Err(error) if !error.is_about_the_output() => {
-                return BuildOutcome::Infrastructure(format!("failed to publish '{}': {error}", output.name));
-            }
-            Err(error) => {
-                return BuildOutcome::OutputRejected {
-                    output: output.name.clone(),
-                    reason: error.to_string(),
-                };
-            }
+            Err(error) => return failed(output, &error),
         };
         left = left.map(|left| left.saturating_sub(published.nar_size));
         let staged = work.results.join(output.path.as_str());
         if work.network == Network::Loopback
-            && let Err(error) = move_within(&work.view.join(output.path.as_str()), &staged)
+            && let Err(outcome) = work.stage(output)
         {
-            return BuildOutcome::Infrastructure(format!(
-                "failed to move an output out of its slot: {error}"
-            ));
+            return outcome;
         }
         prepared.push(PreparedOutput {
             name: output.name.clone(),
@@ -97,6 +87,71 @@ pub(super) fn prepare(work: &Work) -> BuildOutcome {
     BuildOutcome::Built(prepared)
 }
 
-fn move_within(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)
+/// Hands over what is there of all outputs, unprepared; blocking.
+pub(super) fn hand_over(work: &Work) -> BuildOutcome {
+    let (view, results) = match work.open() {
+        Ok(opened) => opened,
+        Err(outcome) => return outcome,
+    };
+    let mut seen = HandedOver::default();
+    let mut left = work.max_bytes;
+    let mut handed = Vec::new();
+    for output in &work.outputs {
+        let name = output.path.as_str().as_bytes();
+        if work.view.join(output.path.as_str()).symlink_metadata().is_err() {
+            continue;
+        }
+        let bytes = match work.network {
+            Network::Loopback => {
+                hand_over_output(view.as_fd(), name, work.builder, work.owner, left, &mut seen)
+            }
+            // As above; the copy is ours until it is handed over.
+            Network::Host => {
+                let rules = CopyRules { owned_by: Some(work.builder), max_bytes: left };
+                let us = nix::unistd::geteuid().as_raw();
+                copy_tree(view.as_fd(), name, results.as_fd(), name, &rules).and_then(|()| {
+                    hand_over_output(results.as_fd(), name, us, work.owner, None, &mut HandedOver::default())
+                })
+            }
+        };
+        match bytes {
+            Ok(bytes) => left = left.map(|left| left.saturating_sub(bytes)),
+            Err(error) => return failed(output, &error),
+        }
+        if work.network == Network::Loopback
+            && let Err(outcome) = work.stage(output)
+        {
+            return outcome;
+        }
+        let staged = work.results.join(output.path.as_str());
+        handed.push(HandedOutput { path: output.path.clone(), staged: staged.as_path().into() });
+    }
+    BuildOutcome::HandedOver(handed)
+}
+
+/// What a full disk or such did is not the builder's doing.
+fn failed(output: &OutputRequest, error: &PublishError) -> BuildOutcome {
+    if error.is_about_the_output() {
+        BuildOutcome::OutputRejected { output: output.name.clone(), reason: error.to_string() }
+    } else {
+        BuildOutcome::Infrastructure(format!("failed to publish '{}': {error}", output.name))
+    }
+}
+
+impl Work {
+    fn open(&self) -> Result<(File, File), BuildOutcome> {
+        let opened: io::Result<_> =
+            File::open(&self.view).and_then(|view| Ok((view, File::open(&self.results)?)));
+        opened.map_err(|error| {
+            BuildOutcome::Infrastructure(format!("failed to open the slot's outputs: {error}"))
+        })
+    }
+
+    /// Moves an output from the view to the results.
+    fn stage(&self, output: &OutputRequest) -> Result<(), BuildOutcome> {
+        let name = output.path.as_str();
+        fs::rename(self.view.join(name), self.results.join(name)).map_err(|error| {
+            BuildOutcome::Infrastructure(format!("failed to move an output out of its slot: {error}"))
+        })
+    }
 }

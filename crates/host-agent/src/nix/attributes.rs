@@ -3,6 +3,7 @@
 //! The same names mean the same in both; only their types differ (`true` is `1` in the environment, lists are separated
 //! by blanks).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
@@ -57,6 +58,14 @@ impl Attributes {
                 Ok(environment.get(name.as_bytes()).map(|value| words(value).map(<[u8]>::to_vec).collect()))
             }
             Self::Structured(object) => object.get(name).map(|value| strings(value, name)).transpose(),
+        }
+    }
+
+    /// A string; `None` if it is absent or something else.
+    pub fn text(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        match self {
+            Self::Environment(environment) => environment.get(name.as_bytes()).map(|value| value.into()),
+            Self::Structured(object) => object.get(name)?.as_str().map(|text| text.as_bytes().into()),
         }
     }
 

@@ -14,7 +14,7 @@ use super::question::Order;
 use super::references_graph::{self, GraphError, Graphs};
 use super::settings::Settings;
 use super::store_command::NixProgram;
-use crate::request::{BuildLimits, BuildRequest, Network, OutputRequest};
+use crate::request::{BuildDirectory, BuildLimits, BuildRequest, Network, OutputRequest, Publishing};
 use crate::store_path::{StoreName, StoreNameError};
 
 /// Why a derivation can't be made into a request. All of these are the derivation's fault, or the store's.
@@ -69,6 +69,7 @@ pub fn build_request(
             .chain(derivation.arguments.iter().map(argument))
             .collect(),
         env: environment.variables(&placeholders),
+        build_directory: BuildDirectory::Own,
         files: environment.files(&placeholders),
         inputs: inputs.into_iter().collect(),
         outputs: outputs(derivation, order, store)?,
@@ -80,6 +81,7 @@ pub fn build_request(
             output_bytes: None,
         },
         keep_failed: settings.keep_failed,
+        publishing: Publishing::Prepare,
     })
 }
 
@@ -125,7 +127,8 @@ fn outputs(derivation: &Derivation, order: &Order, store: &Path) -> Result<Vec<O
     }
 }
 
-fn base_name(path: &[u8]) -> &[u8] {
+/// What a program at `path` is called: its `argv[0]`.
+pub(super) fn base_name(path: &[u8]) -> &[u8] {
     let path = path.strip_suffix(b"/").unwrap_or(path);
     path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }

@@ -110,6 +110,11 @@ pub struct BuildLog {
 }
 
 impl BuildLog {
+    /// A log whose other end is with Nix alone.
+    pub fn to(file: File) -> Self {
+        Self { to: file, other_end: None, at_line_start: true }
+    }
+
     /// Passes on what a builder printed, unchanged.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(last) = bytes.last() {

@@ -105,6 +105,10 @@ impl Failure {
         let derivation = derivation.in_store(store).display().to_string();
         Some(match outcome {
             BuildOutcome::Built(_) => return None,
+            BuildOutcome::HandedOver(_) => Failure::Infrastructure {
+                derivation,
+                reason: "the daemon handed outputs over that were to be prepared".into(),
+            },
             BuildOutcome::BuilderFailed(exit) => Self::of_exit(exit, derivation, limits),
             BuildOutcome::MissingOutputs(names) => {
                 let shown = |name: &String| match path_of(name) {
@@ -161,7 +165,7 @@ impl Failure {
 }
 
 /// The first 34 numbers mean the same in Linux and Darwin; the others are the guest's own.
-fn describe_errno(errno: i32) -> String {
+pub(super) fn describe_errno(errno: i32) -> String {
     match errno {
         1..=34 => ::nix::errno::Errno::from_raw(errno).desc().to_owned(),
         _ => format!("error number {errno}"),

@@ -1,6 +1,7 @@
 //! Nix semantics: what Nix says, what a derivation means, and what makes an output valid.
 //!
-//! The build hook is the only front end here so far. Its way, in the order of the modules:
+//! Two front ends: the build hook, which does by itself what Nix does after a local build, and the external builder
+//! ([`external_builder`]), which leaves that to Nix. The hook's way, in the order of the modules:
 //!
 //! - [`descriptors`], [`wire`], [`settings`], [`question`], [`reply`], [`activity`]: the words between Nix and a hook.
 //! - [`aterm`], [`derivation`], [`attributes`]: what a `.drv` file says.
@@ -25,6 +26,7 @@ pub mod conf;
 pub mod derivation;
 pub mod descriptors;
 pub mod environment;
+pub mod external_builder;
 pub mod failure;
 pub mod hook;
 pub mod judgement;

@@ -17,6 +17,43 @@ pub fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
     text.chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
 }
 
+/// Bytes from Nix's base-32, canonical forms only.
+pub fn from_nix_base32(text: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = vec![0_u8; text.len() * 5 / 8];
+    for (digit, char) in text.iter().rev().enumerate() {
+        let value = BASE32.iter().position(|known| known == char)? as u16;
+        let (byte, shift) = (digit * 5 / 8, digit * 5 % 8);
+        let shifted = (value << shift).to_le_bytes();
+        *bytes.get_mut(byte)? |= shifted[0];
+        match bytes.get_mut(byte + 1) {
+            Some(next) => *next |= shifted[1],
+            None if shifted[1] == 0 => {}
+            None => return None,
+        }
+    }
+    Some(bytes)
+}
+
+/// Bytes from base-64 with its padding, canonical forms only.
+pub fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
+    let digits = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
+    if !text.len().is_multiple_of(4) {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
+    let (mut bits, mut count) = (0_u32, 0);
+    for char in digits {
+        bits = bits << 6 | BASE64.iter().position(|known| known == char)? as u32;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+            bits &= (1 << count) - 1;
+        }
+    }
+    (bits == 0).then_some(bytes)
+}
+
 /// Nix's base-32: the bytes are one little-endian number, written most significant digit first
 /// (Nix `src/libutil/hash.cc`).
 pub fn nix_base32(bytes: &[u8]) -> String {
@@ -63,6 +100,24 @@ mod tests {
         #[test]
         fn hexadecimal_comes_back(bytes: Vec<u8>) {
             prop_assert_eq!(from_hex(hex(&bytes).to_uppercase().as_bytes()), Some(bytes));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn base32_and_base64_come_back(bytes: Vec<u8>) {
+            prop_assert_eq!(from_nix_base32(nix_base32(&bytes).as_bytes()), Some(bytes.clone()));
+            prop_assert_eq!(from_base64(base64(&bytes).as_bytes()), Some(bytes));
+        }
+
+        #[test]
+        fn what_is_read_is_canonical(text in "[0-9a-z+/=A-Z]{0,24}") {
+            if let Some(bytes) = from_base64(text.as_bytes()) {
+                prop_assert_eq!(base64(&bytes), text.clone());
+            }
+            if let Some(bytes) = from_nix_base32(text.as_bytes()).filter(|bytes| nix_base32(bytes).len() == text.len()) {
+                prop_assert_eq!(nix_base32(&bytes), text);
+            }
         }
     }
 

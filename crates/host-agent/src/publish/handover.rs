@@ -1,6 +1,6 @@
-//! Handing a kept build directory to the user who asked for it.
+//! Trees that change hands: a build directory that is lent to a builder and taken back, or kept for the user who asked.
 //!
-//! Only what the builder owned changes hands: a hard link or a leftover mount must not become a way to own something
+//! Only what its owner until then owned changes hands: a hard link or a leftover mount must not become a way to own something
 //! else. Setuid and setgid bits go before the owner changes, symlinks are handed over themselves.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -24,33 +24,50 @@ pub fn hand_over(
     builder: u32,
     owner: (u32, u32),
 ) -> Result<(), TreeError> {
-    let mut handover = Handover { trail: Trail::new(parent), builder, owner };
-    handover.entry(name)?;
-    let mut name = Vec::new();
-    while handover.trail.depth() > 0 {
-        if handover.trail.next_entry(&mut name) {
-            handover.entry(&name)?;
-        } else {
-            handover.trail.ascend()?;
-        }
-    }
-    Ok(())
+    Handover { trail: Trail::new(parent), builder, owner, top_mode: Some(0o755) }.run(name)
+}
+
+/// As [`hand_over`], for a directory that one holds, whatever its name is by now; its mode stays as well.
+pub fn pass_on(directory: BorrowedFd<'_>, builder: u32, owner: (u32, u32)) -> Result<(), TreeError> {
+    Handover { trail: Trail::new(directory), builder, owner, top_mode: None }.run(b".")
 }
 
 struct Handover<'a> {
     trail: Trail<'a>,
     builder: u32,
     owner: (u32, u32),
+    /// What the top gets if it is a directory; `None`: it keeps its mode.
+    top_mode: Option<u32>,
 }
 
 impl Handover<'_> {
+    fn run(mut self, name: &[u8]) -> Result<(), TreeError> {
+        self.entry(name)?;
+        let mut name = Vec::new();
+        while self.trail.depth() > 0 {
+            if self.trail.next_entry(&mut name) {
+                self.entry(&name)?;
+            } else {
+                self.trail.ascend()?;
+            }
+        }
+        Ok(())
+    }
+
     fn entry(&mut self, name: &[u8]) -> Result<(), TreeError> {
         let here = self.trail.here();
-        let handle = walk::open_handle(here, name).map_err(|errno| self.failed("open", name, errno))?;
+        let handle = match walk::open_handle(here, name) {
+            Ok(handle) => handle,
+            // Its owner may be removing the tree already.
+            Err(Errno::ENOENT) if self.trail.depth() > 0 => return Ok(()),
+            Err(errno) => return Err(self.failed("open", name, errno)),
+        };
         let stat = fstat(&handle).map_err(|errno| self.failed("examine", name, errno))?;
         let format = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
         if stat.st_uid == self.builder {
-            self.give(handle.as_fd(), &stat, format)
+            let is_top = self.trail.depth() == 0;
+            let top_mode = self.top_mode.filter(|_| is_top && format == SFlag::S_IFDIR);
+            give(handle.as_fd(), &stat, top_mode, self.owner)
                 .map_err(|errno| self.failed("change the owner of", name, errno))?;
         }
         if format != SFlag::S_IFDIR {
@@ -64,25 +81,31 @@ impl Handover<'_> {
                 Ok(())
             }
             Err(Errno::EXDEV) => Ok(()),
+            Err(Errno::ENOENT) if self.trail.depth() > 0 => Ok(()),
             Err(errno) => Err(self.failed("open", name, errno)),
         }
-    }
-
-    fn give(&self, entry: BorrowedFd<'_>, stat: &FileStat, format: SFlag) -> nix::Result<()> {
-        let bits = stat.st_mode & 0o7777;
-        let is_top = self.trail.depth() == 0;
-        let wanted = if is_top && format == SFlag::S_IFDIR { 0o755 } else { bits & 0o1777 };
-        if format != SFlag::S_IFLNK && wanted != bits {
-            // There is no fchmod for handles; the link in /proc leads to what was opened, whatever its name is by now.
-            let path = format!("/proc/self/fd/{}", entry.as_raw_fd());
-            let mode = Mode::from_bits_truncate(wanted);
-            fchmodat(AT_FDCWD, path.as_str(), mode, FchmodatFlags::FollowSymlink)?;
-        }
-        let (uid, gid) = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
-        fchownat(entry, c"", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)
     }
 
     fn failed(&self, action: &'static str, name: &[u8], errno: Errno) -> TreeError {
         TreeError::new(action, self.trail.path(Some(name)), errno)
     }
+}
+
+/// Changes the owner of one entry. It gets `mode`, or keeps its own without set-uid and set-gid bits.
+pub(super) fn give(
+    entry: BorrowedFd<'_>,
+    stat: &FileStat,
+    mode: Option<u32>,
+    (uid, gid): (u32, u32),
+) -> nix::Result<()> {
+    let bits = stat.st_mode & 0o7777;
+    let wanted = mode.unwrap_or(bits & 0o1777);
+    let is_link = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK;
+    if !is_link && wanted != bits {
+        // There is no fchmod for handles; the link in /proc leads to what was opened, whatever its name is by now.
+        let path = format!("/proc/self/fd/{}", entry.as_raw_fd());
+        let mode = Mode::from_bits_truncate(wanted);
+        fchmodat(AT_FDCWD, path.as_str(), mode, FchmodatFlags::FollowSymlink)?;
+    }
+    fchownat(entry, c"", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::AT_EMPTY_PATH)
 }

@@ -16,7 +16,7 @@
 //! - [`entry_checks`], [`canonical`]: what an entry may be, and what it becomes.
 //! - [`hashing`]: where the NAR's bytes go: [`references`], digests, and a second thread when there is much of it.
 //! - [`walk`]: descending into a tree by descriptors, to any depth.
-//! - [`copy`], [`remove`], [`handover`]: the other things one does with trees, made from the same parts.
+//! - [`copy`], [`remove`], [`handover`], [`unprepared`]: the other things one does with trees, made from the same parts.
 
 use std::os::fd::BorrowedFd;
 
@@ -36,14 +36,16 @@ mod nar;
 mod references;
 mod reflink;
 mod remove;
+mod unprepared;
 mod walk;
 
 pub use copy::{CopyRules, copy_tree};
 pub use entry_checks::Links;
-pub use handover::hand_over;
+pub use handover::{hand_over, pass_on};
 pub use nar::hash_and_scan;
 pub use references::{Candidates, Scanner};
 pub use remove::remove_tree;
+pub use unprepared::{HandedOver, hand_over_output};
 pub use walk::TreeError;
 
 /// One output that a builder left behind.

@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -26,7 +26,8 @@ use super::plan::{AgentGreeting, BootPlan, FromSlot, ToSlot};
 use super::root::{self, AGENT_DIR};
 use super::{loopback, rights, store_view, tick::Ticker};
 use crate::guest::Launched;
-use crate::request::Network;
+use crate::mount;
+use crate::request::{BUILD_DIR, Network};
 
 /// How long a guest may take from its start to the agent's two connections.
 const BOOT_LIMIT: Duration = Duration::from_secs(15);
@@ -43,7 +44,13 @@ pub fn run(daemon: UnixStream) {
     };
     while let Some(event) = slot.next_event(&daemon) {
         let message = match event {
-            Event::Message(ToSlot::Show(names)) => {
+            Event::Message(ToSlot::BuildDirectory, tree) => match show_build_directory(tree) {
+                Ok(()) => continue,
+                Err(error) => {
+                    FromSlot::Failed(format!("failed to show the build directory in the slot: {error}"))
+                }
+            },
+            Event::Message(ToSlot::Show(names), _) => {
                 let shown = names
                     .iter()
                     .try_for_each(|name| store_view::show(slot.store.as_fd(), slot.view.as_fd(), name));
@@ -52,8 +59,8 @@ pub fn run(daemon: UnixStream) {
                     Err(error) => FromSlot::Failed(error.to_string()),
                 }
             }
-            Event::Message(ToSlot::ShowEnd) => FromSlot::Shown,
-            Event::Message(ToSlot::Boot(_)) => FromSlot::Failed("the slot is booted already".into()),
+            Event::Message(ToSlot::ShowEnd, _) => FromSlot::Shown,
+            Event::Message(ToSlot::Boot(_), _) => FromSlot::Failed("the slot is booted already".into()),
             Event::Stalled(late) => FromSlot::Stalled(late.as_millis() as u64),
             Event::GuestEnded(reason) => FromSlot::Failed(reason),
         };
@@ -61,6 +68,12 @@ pub fn run(daemon: UnixStream) {
             return;
         }
     }
+}
+
+/// Mounts it over the slot's own build directory. That one's mount is shared, so the guest's copy of it gets it too.
+fn show_build_directory(tree: Option<OwnedFd>) -> std::io::Result<()> {
+    let tree = tree.ok_or_else(|| std::io::Error::other("none came with the message"))?;
+    mount::attach(tree, AT_FDCWD, &std::ffi::CString::new(BUILD_DIR)?)
 }
 
 /// A booted slot.
@@ -75,7 +88,7 @@ struct Slot {
 }
 
 enum Event {
-    Message(ToSlot),
+    Message(ToSlot, Option<OwnedFd>),
     Stalled(Duration),
     GuestEnded(String),
 }
@@ -267,7 +280,7 @@ impl Slot {
             }
             if daemon_ready {
                 return match rights::receive(daemon) {
-                    Ok(Some((message, _))) => Some(Event::Message(message)),
+                    Ok(Some((message, attached))) => Some(Event::Message(message, attached)),
                     Ok(None) | Err(_) => None,
                 };
             }

@@ -17,6 +17,7 @@ mod tick;
 pub mod uids;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -144,6 +145,13 @@ impl Slot {
                 (FromSlot::Booted(_), _) => {}
             }
         }
+    }
+
+    /// Shows a directory of the host, given as a detached mount, as the build directory. To be followed by
+    /// [`show`](Self::show), which also tells if this has failed; blocking.
+    pub fn show_build_directory(&self, tree: BorrowedFd<'_>) -> Result<(), SlotError> {
+        rights::send(&self.init.socket, &ToSlot::BuildDirectory, Some(tree))
+            .map_err(|error| self.broken(error))
     }
 
     /// The agent's control connection; once.

@@ -39,6 +39,8 @@ pub enum ToSlot {
     Boot(Box<BootPlan>),
     /// Show these store objects.
     Show(Vec<StoreName>),
+    /// Show the directory whose detached mount comes with this message as `/build`. Answered only if that fails.
+    BuildDirectory,
     /// All are named: answer `Shown` when they are there.
     ShowEnd,
 }

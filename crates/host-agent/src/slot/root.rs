@@ -67,8 +67,10 @@ pub fn enter(plan: &BootPlan) -> Result<OwnedFd, RootError> {
 
     let guarded = Attributes { no_suid: true, no_dev: true, ..Attributes::default() };
     let store = plan.store.strip_prefix("/").unwrap_or(&plan.store);
-    root.bind(&plan.view, store, Attributes { propagation: libc::MS_SHARED, ..guarded })?;
-    root.bind(&plan.build, &BUILD_DIR[1..], guarded)?;
+    // Shared: what is mounted there later appears in a guest that has mounts of its own as well.
+    let shared = Attributes { propagation: libc::MS_SHARED, ..guarded };
+    root.bind(&plan.view, store, shared)?;
+    root.bind(&plan.build, &BUILD_DIR[1..], shared)?;
     for path in plan.guest.host_paths() {
         root.show(&path)?;
     }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use host_agent::control::client::{BuildEvent, Client, Place};
 use host_agent::control::message::StatusReport;
-use host_agent::request::{BuildLimits, BuildReport, BuildRequest, Network, OutputRequest};
+use host_agent::request::{
+    BuildDirectory, BuildLimits, BuildReport, BuildRequest, Network, OutputRequest, Publishing,
+};
 use host_agent::store_path::StoreName;
 use protocol::ByteString;
 
@@ -173,12 +175,14 @@ impl Daemon {
             program: "/bin/sh".into(),
             argv: ["sh", "-c", script].map(ByteString::from).into(),
             env: env.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
+            build_directory: BuildDirectory::Own,
             files: Vec::new(),
             inputs: Vec::new(),
             outputs: vec![OutputRequest { name: "out".into(), path: out, wanted: true, digest: None }],
             network: Network::Loopback,
             limits: BuildLimits::default(),
             keep_failed: false,
+            publishing: Publishing::Prepare,
         }
     }
 

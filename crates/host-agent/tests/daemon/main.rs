@@ -8,6 +8,7 @@ mod darling;
 mod darling_endurance;
 mod doctor;
 mod ending;
+mod external;
 mod harness;
 mod hermetic;
 mod limits;

@@ -1,7 +1,7 @@
-//! `cargo xtask bench overhead`: what a build through the hook costs.
+//! `cargo xtask bench overhead`: what a build through the hook or the external builder costs.
 //!
 //! The same trivial derivation, another one each time, is built in turns: locally by Nix without sandbox, through the
-//! hook, and by Nix's own remote builder over `ssh://` on loopback. Times are those of the whole `nix-build`.
+//! hook, through the external builder where Nix has such, and by Nix's own remote builder over `ssh://` on loopback. Times are those of the whole `nix-build`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::workspace::Workspace;
 use crate::world::daemon;
 use crate::world::limited::{self, Finished};
 use crate::world::session::Session;
-use crate::world::{Guest, Mode, PROJECT, Root, World, possible};
+use crate::world::{FrontEnd, Guest, Mode, PROJECT, Root, World, possible};
 use crate::{nix_roots, progress};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -40,6 +40,7 @@ pub fn run(workspace: &Workspace, flags: &OverheadFlags) -> Result<bool> {
         root: Root::Unpacked(root),
         mode: Mode::SingleUser,
         guest: Guest::Linux,
+        front_end: FrontEnd::Hook,
         project: workspace.project.clone(),
         target: workspace.target.clone(),
         profile: Profile::Release.directory().into(),
@@ -81,15 +82,22 @@ pub fn inside(world: World, rounds: u32) -> Result<bool> {
 impl Ways<'_> {
     fn all(&mut self, rounds: u32, closure: Option<&Path>, title: &str) -> Result<()> {
         let (mut local, mut hook, mut ssh) = (Samples::default(), Samples::default(), Samples::default());
+        let (mut no_hook, mut external) = (Samples::default(), Samples::default());
+        let has_external = self.session.nix_at_least(2, 32);
         // The first round warms caches and does not count.
         for round in 0..=rounds {
             let times = [self.local(closure)?, self.hook(closure)?];
+            let externals = has_external.then(|| self.external(closure)).transpose()?;
             let remote = self.remote.map(|remote| self.ssh(remote)).transpose()?;
             // A spare slot is booted after each use; a warm build is one that finds it ready.
             std::thread::sleep(Duration::from_millis(300));
             if round > 0 {
                 local.push(times[0]);
                 hook.push(times[1]);
+                if let Some((alone, ours)) = externals {
+                    no_hook.push(alone);
+                    external.push(ours);
+                }
                 remote.into_iter().for_each(|time| ssh.push(time));
             }
             self.salt += 1;
@@ -99,6 +107,12 @@ impl Ways<'_> {
         row("through the hook", &hook);
         if let Some(phases) = self.last_phases()? {
             println!("{phases}");
+        }
+        if has_external {
+            row("built locally by Nix that asks no hook", &no_hook);
+            row("through the external builder", &external);
+            let difference = external.median() - no_hook.median();
+            println!("the external builder costs {difference:.1} ms more than a local build");
         }
         let difference = hook.median() - local.median();
         if self.remote.is_some() {
@@ -150,6 +164,19 @@ impl Ways<'_> {
     fn hook(&self, closure: Option<&Path>) -> Result<Duration> {
         let salt = format!("hook {}", self.salt);
         self.build(self.session.command("nix-build"), "x86_64-darwin", &salt, closure)
+    }
+
+    /// Locally and through the external builder, both without any hook.
+    fn external(&self, closure: Option<&Path>) -> Result<(Duration, Duration)> {
+        let build = |system: &str, name: &str| {
+            let mut command = self.session.command("nix-build");
+            command.env("NIX_CONFIG", self.session.nix_config(FrontEnd::ExternalBuilder));
+            self.build(command, system, &format!("{name} {}", self.salt), closure)
+        };
+        let alone = build("x86_64-linux", "alone")?;
+        // The hook has just used the other spare slot.
+        std::thread::sleep(Duration::from_millis(300));
+        Ok((alone, build("x86_64-darwin", "external")?))
     }
 
     fn ssh(&self, remote: &Remote) -> Result<Duration> {

@@ -25,6 +25,14 @@ pub struct Release {
     pub suite: &'static str,
 }
 
+impl Release {
+    /// Whether it can hand builds to a program (2.32).
+    pub fn has_external_builders(&self) -> bool {
+        let mut parts = self.version.split('.').map_while(|part| part.parse::<u32>().ok());
+        (parts.next(), parts.next()) >= (Some(2), Some(32))
+    }
+}
+
 /// All releases, oldest first.
 pub const RELEASES: &[Release] = &[
     Release { version: "2.8.0", suite: "bookworm" },

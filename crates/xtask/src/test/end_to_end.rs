@@ -13,15 +13,17 @@ use crate::world::{REPORT, World};
 
 /// Runs every case of this world whose name contains `only`, then looks for what is left behind.
 pub fn run(world: World, only: Option<&str>) -> Result<bool> {
-    let prefix = format!("{} {} {}", world.nix, world.mode.as_str(), world.guest.as_str());
+    let prefix = world.title();
     let mut outcomes = Vec::new();
     let before = Before::look()?;
     let mut session = Session::new(world)?;
     session.start_daemons(false)?;
-    for (theme, theme_cases) in cases::THEMES {
-        for case in *theme_cases {
-            let name = format!("{theme}::{}", case.name);
-            if only.is_some_and(|only| !name.contains(only)) || !case.runs_in(&session.world) {
+    for theme in cases::THEMES {
+        for case in theme.cases {
+            let name = format!("{}::{}", theme.name, case.name);
+            if only.is_some_and(|only| !name.contains(only))
+                || !(theme.runs_in(&session.world) && case.runs_in(&session.world))
+            {
                 continue;
             }
             let outcome = run_case(&mut session, case, format!("{prefix} {name}"));

@@ -11,7 +11,7 @@ use crate::binaries::{self, Profile};
 use crate::flags::TestFlags;
 use crate::task::Task;
 use crate::workspace::Workspace;
-use crate::world::{Guest, Mode, Root, World, possible};
+use crate::world::{FrontEnd, Guest, Mode, Root, World, possible};
 use crate::{darling, nix_roots, progress};
 use report::{Outcome, Report, Verdict};
 
@@ -42,9 +42,20 @@ fn end_to_end(workspace: &Workspace, flags: &TestFlags, report: &mut Report) -> 
                 continue;
             }
         };
-        for mode in [Mode::SingleUser, Mode::Daemon] {
-            let root = Root::Unpacked(root.clone());
-            run_world(&world(workspace, flags, release.version, root, mode, Guest::Linux), report)?;
+        for front_end in [FrontEnd::Hook, FrontEnd::ExternalBuilder] {
+            if flags.front_end.is_some_and(|only| FrontEnd::from(only) != front_end) {
+                continue;
+            }
+            if front_end == FrontEnd::ExternalBuilder && !release.has_external_builders() {
+                let reason = "this Nix has no setting `external-builders` (2.32 and later do)";
+                report.skip_group(&format!("nix-{} {}", release.version, front_end.as_str()), reason);
+                continue;
+            }
+            for mode in [Mode::SingleUser, Mode::Daemon] {
+                let root = Root::Unpacked(root.clone());
+                let world = world(workspace, flags, release.version, root, mode, Guest::Linux);
+                run_world(&World { front_end, ..world }, report)?;
+            }
         }
     }
     if !flags.darling {
@@ -64,6 +75,7 @@ fn world(workspace: &Workspace, flags: &TestFlags, nix: &str, root: Root, mode: 
         root,
         mode,
         guest,
+        front_end: FrontEnd::Hook,
         project: workspace.project.clone(),
         target: workspace.target.clone(),
         profile: Profile::Debug.directory().into(),
@@ -73,7 +85,7 @@ fn world(workspace: &Workspace, flags: &TestFlags, nix: &str, root: Root, mode: 
 }
 
 fn run_world(world: &World, report: &mut Report) -> Result<()> {
-    let group = format!("nix-{} {} {}", world.nix, world.mode.as_str(), world.guest.as_str());
+    let group = world.title();
     progress(&format!("{group} …"));
     let (outcomes, succeeded) = world.run()?;
     let outcomes: Vec<Outcome> = match outcomes {

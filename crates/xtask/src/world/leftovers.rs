@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::FrontEnd;
 use super::daemon::STATE;
 use super::session::Session;
 
@@ -53,7 +54,10 @@ impl Before {
             }
             left.push(format!("temporary file {}", entry.display()));
         }
-        left.extend(not_valid(session)?);
+        // A Nix that registers by itself leaves outputs that it has rejected, or that it was killed with, where they are.
+        if session.world.front_end == FrontEnd::Hook {
+            left.extend(not_valid(session)?);
+        }
         Ok(left)
     }
 }

@@ -49,6 +49,8 @@ pub struct World {
     pub mode: Mode,
     /// What runs inside slots.
     pub guest: Guest,
+    /// How Nix comes to us.
+    pub front_end: FrontEnd,
     /// The repository.
     pub project: PathBuf,
     /// Cargo's target directory.
@@ -85,6 +87,25 @@ impl Mode {
         match self {
             Mode::SingleUser => "single-user",
             Mode::Daemon => "nix-daemon",
+        }
+    }
+}
+
+/// How Nix comes to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FrontEnd {
+    /// The setting `build-hook`; every Nix.
+    Hook,
+    /// The setting `external-builders`; Nix 2.32 and later.
+    ExternalBuilder,
+}
+
+impl FrontEnd {
+    /// For test names.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FrontEnd::Hook => "hook",
+            FrontEnd::ExternalBuilder => "external-builder",
         }
     }
 }
@@ -127,6 +148,12 @@ pub fn possible() -> Result<(), String> {
 }
 
 impl World {
+    /// For reports.
+    pub fn title(&self) -> String {
+        let mode = self.mode.as_str();
+        format!("nix-{} {mode} {} {}", self.nix, self.guest.as_str(), self.front_end.as_str())
+    }
+
     /// Makes the world, does its task there and returns the report it left, if any, and whether it succeeded.
     pub fn run(&self) -> Result<(Option<Vec<u8>>, bool)> {
         let scratch = Scratch::new(&self.target)?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::daemon::{self, HostDaemon};
 use super::limited::{self, Finished, Running, wait_until};
-use super::{Mode, PROJECT, World, accounts};
+use super::{FrontEnd, Mode, PROJECT, World, accounts};
 
 /// Most time for one Nix command, unless a test says otherwise.
 pub const LIMIT: Duration = Duration::from_secs(90);
@@ -138,16 +138,32 @@ impl Session {
         (parts.next(), parts.next()) >= (Some(major), Some(minor))
     }
 
-    /// The configuration of the Nix that builds.
-    fn nix_config(&self) -> String {
+    /// The configuration of the Nix that builds, if it comes to us by this way.
+    pub fn nix_config(&self, front_end: FrontEnd) -> String {
         let group = match self.world.mode {
             Mode::SingleUser => "",
             Mode::Daemon => "nixbld",
         };
+        let way_in = match front_end {
+            FrontEnd::Hook => {
+                format!("build-hook = {}\nexperimental-features = nix-command\n", daemon::HOOK)
+            }
+            FrontEnd::ExternalBuilder => self.external_builders(),
+        };
         format!(
-            "build-hook = {}\nbuild-users-group = {group}\nsandbox = false\nsubstituters =\nmax-jobs = 2\ncores = 2\n\
-             experimental-features = nix-command\n",
-            daemon::HOOK
+            "{way_in}build-users-group = {group}\nsandbox = false\nsubstituters =\nmax-jobs = 2\ncores = 2\n"
+        )
+    }
+
+    /// Settings with which Nix hands builds over, and asks no hook, not even its own.
+    fn external_builders(&self) -> String {
+        let builder = serde_json::json!([{
+            "systems": ["x86_64-darwin"],
+            "program": daemon::program(&self.world),
+            "args": ["external-builder", "--config", daemon::CONFIG],
+        }]);
+        format!(
+            "build-hook =\nexternal-builders = {builder}\nexperimental-features = nix-command external-builders\n"
         )
     }
 
@@ -155,7 +171,7 @@ impl Session {
     pub fn root_command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
-            .env("NIX_CONFIG", self.nix_config())
+            .env("NIX_CONFIG", self.nix_config(self.world.front_end))
             .env("NIX_CONF_DIR", "/run/nix-conf")
             .env("DARLING_BUILDER_CONFIG", daemon::CONFIG);
         command

@@ -29,8 +29,7 @@ fn right_hashes_pass(session: &mut Session) -> Result<()> {
 
 fn wrong_hashes_fail_and_say_both(session: &mut Session) -> Result<()> {
     for attribute in ["flat-wrong", "recursive-wrong"] {
-        let built =
-            session.build(&Build::of(FILE, attribute))?.fails_with(session.status_of_fixed_failure())?;
+        let built = session.build(&Build::of(FILE, attribute))?.fails_with(session.status_of_wrong_hash())?;
         // Tools parse these.
         built
             .says("hash mismatch in fixed-output derivation '/nix/store/")?

@@ -62,7 +62,7 @@ fn self_reference(session: &mut Session) -> Result<()> {
 }
 
 fn a_cycle_between_outputs_is_refused(session: &mut Session) -> Result<()> {
-    let status = session.status_of_failure();
+    let status = session.status_of_rejection();
     session.build(&Build::of(FILE, "cycle"))?.fails_with(status)?.says("cycle")?;
     Ok(())
 }
@@ -192,13 +192,13 @@ fn find(directory: &Path, name: &str) -> Option<PathBuf> {
 }
 
 fn a_fifo_is_refused(session: &mut Session) -> Result<()> {
-    let status = session.status_of_failure();
+    let status = session.status_of_rejection();
     session.build(&Build::of(FILE, "fifo"))?.fails_with(status)?.says("pipe")?;
     Ok(())
 }
 
 fn an_output_that_all_can_write_is_refused(session: &mut Session) -> Result<()> {
-    let status = session.status_of_failure();
+    let status = session.status_of_rejection();
     session.build(&Build::of(FILE, "writable-by-all"))?.fails_with(status)?.says("writable")?;
     Ok(())
 }
@@ -214,7 +214,7 @@ fn empty_outputs(session: &mut Session) -> Result<()> {
 }
 
 fn a_missing_output_fails_the_build(session: &mut Session) -> Result<()> {
-    let status = session.status_of_failure();
+    let status = session.status_of_rejection();
     session.build(&Build::of(FILE, "missing"))?.fails_with(status)?.says("failed to produce output path")?;
     let built = session.build(&Build::of(FILE, "missing-one"))?.fails_with(status)?;
     built.says("failed to produce output path")?.says("-missing-one-dev")?;

@@ -18,7 +18,7 @@ fn passes(session: &Session, attribute: &str) -> Result<()> {
 }
 
 fn fails(session: &Session, attribute: &str, says: &str) -> Result<()> {
-    session.build(&Build::of(FILE, attribute))?.fails_with(session.status_of_failure())?.says(says)?;
+    session.build(&Build::of(FILE, attribute))?.fails_with(session.status_of_rejection())?.says(says)?;
     Ok(())
 }
 
