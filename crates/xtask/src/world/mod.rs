@@ -11,10 +11,12 @@
 
 pub mod accounts;
 pub mod daemon;
+pub mod etc;
 pub mod init;
 pub mod leftovers;
 pub mod limited;
 mod loopback;
+pub mod machine;
 mod root;
 mod scratch;
 pub mod session;

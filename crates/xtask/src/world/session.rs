@@ -55,6 +55,11 @@ impl Build {
         }
     }
 
+    /// The fixture file.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
     /// One more attribute of the same file.
     #[must_use]
     pub fn and(mut self, attribute: &str) -> Self {
@@ -92,15 +97,27 @@ impl Session {
     /// for one.
     pub fn start_daemons(&mut self, visible: bool) -> Result<()> {
         self.daemon = Some(HostDaemon::start(&self.world, visible)?);
+        self.resume_nix_daemon()
+    }
+
+    /// Starts Nix's daemon as the mode has it, if it has one.
+    pub fn resume_nix_daemon(&mut self) -> Result<()> {
         match self.world.mode {
             Mode::SingleUser => Ok(()),
-            Mode::Daemon => self.start_nix_daemon(),
+            Mode::Daemon => self.start_nix_daemon(&mut self.root_command("nix-daemon")),
         }
     }
 
-    fn start_nix_daemon(&mut self) -> Result<()> {
-        let mut command = self.root_command("nix-daemon");
-        let mut running = limited::start(&mut command)?;
+    /// Ends Nix's daemon, for tests that start another one.
+    pub fn stop_nix_daemon(&mut self) {
+        self.nix_daemon = None;
+    }
+
+    /// Starts Nix's daemon by this command, and waits until it listens.
+    pub fn start_nix_daemon(&mut self, command: &mut Command) -> Result<()> {
+        // One that was killed leaves its socket behind.
+        let _ = std::fs::remove_file(NIX_DAEMON_SOCKET);
+        let mut running = limited::start(command)?;
         let listening = wait_until(Duration::from_secs(20), || {
             if !running.is_running()? {
                 bail!("nix-daemon ended: {}", String::from_utf8_lossy(&running.stderr_so_far()?));

@@ -9,11 +9,14 @@ mod failures;
 mod fixed;
 mod hermetic;
 mod logs;
+mod oracle;
 mod outputs;
 mod references;
 mod refused;
 mod same_as_local;
+mod scale_out;
 mod scheduling;
+mod settings;
 mod store_object;
 
 use std::fmt;
@@ -122,6 +125,10 @@ pub const THEMES: &[Theme] = &[
     Theme::new("hermetic", hermetic::CASES, ALL),
     Theme::new("cancellation", cancellation::CASES, ALL),
     Theme::new("daemon_life", daemon_life::CASES, ALL),
+    Theme::new("settings", settings::CASES, HOOK),
+    Theme::new("oracle", oracle::THROUGH_A_HOOK, HOOK),
+    Theme::new("oracle", oracle::CASES, EXTERNAL_BUILDER),
+    Theme::new("scale_out", scale_out::CASES, EXTERNAL_BUILDER),
     Theme::new("bad_input", bad_input::CASES, HOOK),
 ];
 
