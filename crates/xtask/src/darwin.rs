@@ -7,7 +7,7 @@
 mod install;
 mod mach_o;
 pub mod std_library;
-mod zig;
+pub mod zig;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::darwin::std_library::Source;
+use crate::packages::Package;
 
 /// Development tasks of darling-builder.
 #[derive(Debug, Parser)]
@@ -28,6 +29,8 @@ pub enum Command {
         #[command(subcommand)]
         what: BenchCommand,
     },
+    /// Build GNU packages from source for x86_64-darwin inside Darling, and print a table of how far each came
+    Packages(PackagesFlags),
     /// Run a command in a world as the tests have it: root, Nix single-user, the daemon and the hook set up
     InWorld(InWorldFlags),
     /// Unpack Debian's Nix packages of several suites below target/nix-roots, as root directories to run them in
@@ -72,6 +75,20 @@ pub struct DemoFlags {
     /// Use the stand-in guest even if Darling is there
     #[arg(long)]
     pub stand_in: bool,
+}
+
+/// Flags of `packages`.
+#[derive(Debug, Args)]
+pub struct PackagesFlags {
+    /// Only this one; may be given several times
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub only: Vec<Package>,
+    /// How many to build at once
+    #[arg(long, default_value = "1", value_name = "N")]
+    pub jobs: std::num::NonZeroU8,
+    /// Build again what earlier runs have built
+    #[arg(long)]
+    pub fresh: bool,
 }
 
 /// Flags of `test`.

@@ -8,6 +8,7 @@ mod demo;
 mod flags;
 mod in_world;
 mod nix_roots;
+mod packages;
 mod task;
 mod test;
 mod workspace;
@@ -45,6 +46,7 @@ fn run(command: Command) -> Result<bool> {
             bench::overhead::run(&Workspace::find()?, &flags)
         }
         Command::Bench { what: BenchCommand::Hash(flags) } => bench::hash::run(&Workspace::find()?, &flags),
+        Command::Packages(flags) => packages::run(&Workspace::find()?, &flags),
         Command::InWorld(flags) => in_world::run(&Workspace::find()?, &flags),
         Command::Darwin(flags) => darwin::run(&Workspace::find()?, &flags).map(|()| true),
         Command::NixRoots { nix } => nix_roots::run(&Workspace::find()?, &nix),

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::packages::{self, Package};
 use crate::world::init;
 use crate::{bench, demo, in_world, test};
 
@@ -21,6 +22,13 @@ pub enum Task {
         /// Rounds.
         rounds: u32,
     },
+    /// Packages from source.
+    Packages {
+        /// Which.
+        packages: Vec<Package>,
+        /// How many at once.
+        jobs: usize,
+    },
     /// Any command.
     Command {
         /// Program and arguments.
@@ -30,6 +38,17 @@ pub enum Task {
     },
 }
 
+impl Task {
+    /// Name of a directory below cargo's target directory that outlives the world: its `nix` is the world's `/nix`, and
+    /// the whole is [`crate::world::KEPT`] there.
+    pub fn kept(&self) -> Option<&'static str> {
+        match self {
+            Task::Packages { .. } => Some(packages::KEPT),
+            _ => None,
+        }
+    }
+}
+
 /// Does the task of the world that this process is in; `false` if its result is bad.
 pub fn run() -> Result<bool> {
     let world = init::world()?;
@@ -37,6 +56,7 @@ pub fn run() -> Result<bool> {
         Task::Test { only } => test::end_to_end::run(world, only.as_deref()),
         Task::Demo => demo::inside(world),
         Task::Overhead { rounds } => bench::overhead::inside(world, rounds),
+        Task::Packages { packages, jobs } => packages::inside(world, &packages, jobs),
         Task::Command { words, daemon } => in_world::inside(world, &words, daemon),
     }
 }

@@ -13,17 +13,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Downloads `names` of `suite` and everything they depend on; returns the package files.
 pub fn download(directory: &Path, suite: &str, names: &[&str]) -> Result<Vec<PathBuf>> {
-    if !Path::new(KEYRING).exists() {
-        bail!("this machine has no {KEYRING} (package debian-archive-keyring)");
-    }
-    for sub in ["state/lists/partial", "cache/archives/partial", "sources"] {
-        fs::create_dir_all(directory.join(sub))?;
-    }
-    let sources = format!("deb [signed-by={KEYRING}] {} {suite} main\n", archive()?);
-    fs::write(directory.join("sources/suite.list"), sources)?;
-    // An empty list of installed packages: dependencies are resolved from nothing, as for a new root.
-    fs::write(directory.join("status"), "")?;
-    run(apt(directory).arg("update"))?;
+    prepare(directory, "deb", suite)?;
     run(apt(directory).args(["install", "--yes", "--download-only"]).args(names))?;
     let mut packages = Vec::new();
     for entry in fs::read_dir(directory.join("cache/archives"))? {
@@ -34,6 +24,50 @@ pub fn download(directory: &Path, suite: &str, names: &[&str]) -> Result<Vec<Pat
     }
     packages.sort();
     Ok(packages)
+}
+
+/// A suite's source packages.
+#[derive(Debug)]
+pub struct Sources {
+    directory: PathBuf,
+}
+
+impl Sources {
+    /// Fetches the lists of `suite`; apt's own files go to `directory`.
+    pub fn new(directory: &Path, suite: &str) -> Result<Self> {
+        prepare(directory, "deb-src", suite)?;
+        Ok(Self { directory: directory.to_owned() })
+    }
+
+    /// Downloads upstream's archive of the source package `name` into `to`; returns the file names apt has for it.
+    pub fn download(&self, name: &str, to: &Path) -> Result<Vec<String>> {
+        let source = |options: &[&str]| {
+            let mut command = apt(&self.directory);
+            command.args(["source", "--download-only", "--tar-only"]).args(options).arg(name).current_dir(to);
+            command
+        };
+        let output = source(&["--print-uris"]).output().context("failed to run apt-get")?;
+        run(&mut source(&[]))?;
+        // Lines are: 'URI' file size hash
+        let text = String::from_utf8_lossy(&output.stdout);
+        let lines = text.lines().filter(|line| line.starts_with('\''));
+        Ok(lines.filter_map(|line| Some(line.split(' ').nth(1)?.to_owned())).collect())
+    }
+}
+
+/// apt's directories, and the lists of a suite.
+fn prepare(directory: &Path, kind: &str, suite: &str) -> Result<()> {
+    if !Path::new(KEYRING).exists() {
+        bail!("this machine has no {KEYRING} (package debian-archive-keyring)");
+    }
+    for sub in ["state/lists/partial", "cache/archives/partial", "sources"] {
+        fs::create_dir_all(directory.join(sub))?;
+    }
+    let sources = format!("{kind} [signed-by={KEYRING}] {} {suite} main\n", archive()?);
+    fs::write(directory.join("sources/suite.list"), sources)?;
+    // An empty list of installed packages: dependencies are resolved from nothing, as for a new root.
+    fs::write(directory.join("status"), "")?;
+    run(apt(directory).arg("update"))
 }
 
 /// Where this machine gets Debian from.

@@ -4,7 +4,7 @@
 //! directories), so its archive is where the tests get real Nix from: nothing is installed on the machine. A root is
 //! made once; a stamp file says that it is whole.
 
-mod apt;
+pub mod apt;
 mod unpack;
 
 use std::fs;

@@ -33,6 +33,8 @@ use scratch::Scratch;
 pub const PROJECT: &str = "/project";
 /// Where a world sees cargo's target directory.
 pub const TARGET: &str = "/target";
+/// Where a world sees what outlives it, if its task keeps anything.
+pub const KEPT: &str = "/kept";
 /// Where a world leaves what is to be read from outside.
 pub const REPORT: &str = "/scratch/report.json";
 

@@ -12,8 +12,9 @@ use nix::unistd::pivot_root;
 use super::{Root, World, accounts};
 
 /// Top-level names that a world has of its own.
-const OWN: &[&str] =
-    &["proc", "sys", "dev", "tmp", "run", "nix", "home", "root", "project", "target", "scratch", "old"];
+const OWN: &[&str] = &[
+    "proc", "sys", "dev", "tmp", "run", "nix", "home", "root", "project", "target", "scratch", "kept", "old",
+];
 
 /// Makes the root below `scratch` and enters it.
 pub fn enter(world: &World, scratch: &Path) -> Result<()> {
@@ -57,8 +58,13 @@ pub fn enter(world: &World, scratch: &Path) -> Result<()> {
     bind_read_only(&world.project, &root.join("project"))?;
     bind_read_only(&world.target, &root.join("target"))?;
     bind(scratch, &root.join("scratch"))?;
-    let nix = scratch.join("nix");
-    fs::create_dir(&nix)?;
+    let mut nix = scratch.join("nix");
+    if let Some(name) = world.task.kept() {
+        let kept = world.target.join(name);
+        nix = kept.join("nix");
+        bind(&kept, &root.join("kept"))?;
+    }
+    fs::create_dir_all(nix.join("store"))?;
     bind(&nix, &root.join("nix"))?;
     std::env::set_current_dir(&root)?;
     pivot_root(".", "old").context("failed to change the root directory")?;
@@ -68,7 +74,6 @@ pub fn enter(world: &World, scratch: &Path) -> Result<()> {
 
     fs::create_dir(accounts::USER_HOME)?;
     chown(accounts::USER_HOME, Some(accounts::USER_UID), Some(accounts::USER_UID))?;
-    fs::create_dir("/nix/store")?;
     chown("/nix/store", Some(0), Some(30000))?;
     fs::set_permissions("/nix/store", fs::Permissions::from_mode(0o1775))?;
     Ok(())
