@@ -87,13 +87,17 @@ const WORDS: &[(&str, Category)] = &[
     ("abort trap", Category::Tool),
     ("illegal instruction", Category::Tool),
     ("floating point exception", Category::Tool),
-    ("ended by signal", Category::Tool),
-    ("no such file or directory", Category::Tool),
     ("due to signal", Category::Tool),
-    ("*** ", Category::Build),
-    ("error:", Category::Build),
-    ("error ", Category::Build),
+    ("unsupported linker arg", Category::Tool),
+    (": *** ", Category::Build),
+    ("error: ", Category::Build),
+];
+
+/// As [`WORDS`], but also said when nothing is wrong: used only when there is nothing better.
+const WEAK_WORDS: &[(&str, Category)] = &[
+    ("no such file or directory", Category::Tool),
     ("cannot ", Category::Build),
+    ("error", Category::Build),
 ];
 
 /// All that a log says.
@@ -143,12 +147,18 @@ impl Log {
 
     /// The first line of the last phase that looks like an error, else its last line.
     pub fn first_error(&self) -> (String, Category) {
-        let category = |line: &str| {
-            let line = line.to_lowercase();
-            let harmless = line.starts_with("checking ") || line.contains("warning: ");
-            WORDS.iter().find(|(word, _)| !harmless && line.contains(word)).map(|(_, category)| *category)
+        // Code that a compiler shows is indented.
+        let harmless = |line: &str| {
+            line.starts_with([' ', '\t']) || line.starts_with("checking ") || line.contains("warning: ")
         };
-        let found = self.last_phase.iter().find_map(|line| Some((line.clone(), category(line)?)));
+        let first = |words: &[(&str, Category)]| {
+            self.last_phase.iter().filter(|line| !harmless(line)).find_map(|line| {
+                let lower = line.to_lowercase();
+                let (_, category) = words.iter().find(|(word, _)| lower.contains(word))?;
+                Some((line.clone(), *category))
+            })
+        };
+        let found = first(WORDS).or_else(|| first(WEAK_WORDS));
         found.unwrap_or_else(|| {
             let last = self.last_phase.iter().rev().find(|line| !line.trim().is_empty());
             (last.cloned().unwrap_or_default(), Category::Build)
@@ -161,7 +171,7 @@ mod tests {
     use super::*;
 
     const FAILED: &str = "building '/nix/store/x.drv'...\n== unpack, 0 s\n== configure, 1 s\nchecking for error: no\n\
-        == build, 60 s\ncc -c a.c\na.c:1:1: error: no type\nmake: *** [a.o] Error 1\nerror: builder failed\n";
+        == build, 60 s\ncc -c a.c\ncmp: x: No such file or directory\n  1 | \"error: x\"\na.c:1:1: error: no type\nmake: *** [a.o] Error 1\nerror: builder failed\n";
 
     #[test]
     fn finds_the_first_error_of_the_phase_that_failed() {
