@@ -21,7 +21,7 @@ use crate::binaries::{self, Profile};
 use crate::flags::PackagesFlags;
 use crate::task::Task;
 use crate::workspace::Workspace;
-use crate::world::{Guest, Mode, Root, World, possible};
+use crate::world::{FrontEnd, Guest, Mode, Root, World, possible};
 use crate::{darling, progress};
 
 /// Name of the directory, below cargo's target directory, that outlives a run.
@@ -92,6 +92,7 @@ pub fn run(workspace: &Workspace, flags: &PackagesFlags) -> Result<bool> {
         root: Root::Machine,
         mode: Mode::SingleUser,
         guest: Guest::Darling,
+        front_end: FrontEnd::Hook,
         project: workspace.project.clone(),
         target: workspace.target.clone(),
         profile: Profile::Debug.directory().into(),
