@@ -62,12 +62,16 @@ fn input_that_nobody_can_read_any_more_is_thrown_away() {
 
 #[test]
 fn a_process_that_does_not_read_holds_up_its_input_and_nothing_else() {
-    let mut agent = start("sleep 1; wc -c", Streams::PipesWithInput);
+    let directory = tempfile::tempdir().unwrap();
+    let read = directory.path().join("read");
+    let script = format!("while [ ! -e {} ]; do sleep 0.05; done; wc -c", read.display());
+    let mut agent = start(&script, Streams::PipesWithInput);
     // A pipe holds 64 KiB: the first piece is taken at once, the second only when wc reads.
     type_in(&mut agent, &[b'x'; CHUNK_MAX]);
     agent.send(&ToAgent::Input(vec![b'x'; CHUNK_MAX].into()));
     agent.send(&ToAgent::Ping(5));
     assert_eq!(agent.receive(), FromAgent::Pong(5));
+    std::fs::write(&read, "").unwrap();
     assert_eq!(agent.receive(), FromAgent::InputTaken);
     type_in(&mut agent, b"");
     assert_eq!(agent.outcome().stdout().trim(), (2 * CHUNK_MAX).to_string());
