@@ -140,6 +140,24 @@ pub struct BuildLimits {
     pub output_bytes: Option<u64>,
 }
 
+impl BuildLimits {
+    /// Of each limit the stricter one.
+    pub fn stricter(self, other: Self) -> Self {
+        fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+            match (one, other) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            }
+        }
+        Self {
+            wall: least(self.wall, other.wall),
+            silence: least(self.silence, other.silence),
+            log_bytes: least(self.log_bytes, other.log_bytes),
+            output_bytes: least(self.output_bytes, other.output_bytes),
+        }
+    }
+}
+
 /// Where a build is; sent as it changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BuildPhase {

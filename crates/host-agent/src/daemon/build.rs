@@ -159,7 +159,7 @@ impl Build<'_> {
         // Connections are kept until the slot is ended: when its own closes, the agent kills the builder.
         let (slot, mut prepared) = self.prepare(slot).await;
         self.timings.preparing = preparing.elapsed();
-        let limits = stricter(self.request.limits, self.daemon.config.limits.of_a_build());
+        let limits = self.request.limits.stricter(self.daemon.config.limits.of_a_build());
         let ended = match &mut prepared {
             Ok(inside) if phased.is_ok() => {
                 phased = self.phase(BuildPhase::Building).await;
@@ -442,21 +442,6 @@ fn is_success(outcome: &BuildOutcome) -> bool {
 
 fn infrastructure(error: &dyn std::error::Error) -> BuildOutcome {
     BuildOutcome::Infrastructure(error.to_string())
-}
-
-fn stricter(one: BuildLimits, other: BuildLimits) -> BuildLimits {
-    fn min<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
-        match (one, other) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
-    }
-    BuildLimits {
-        wall: min(one.wall, other.wall),
-        silence: min(one.silence, other.silence),
-        log_bytes: min(one.log_bytes, other.log_bytes),
-        output_bytes: min(one.output_bytes, other.output_bytes),
-    }
 }
 
 /// Kills everything in the slot; whether it was alive until then is told too.

@@ -18,7 +18,7 @@ use super::store_command::NixProgram;
 use super::take;
 use crate::config::Config;
 use crate::control::client::{BuildEvent, Client};
-use crate::request::{BuildLimits, BuildOutcome, BuildPhase, BuildReport, BuildRequest, PreparedOutput};
+use crate::request::{BuildOutcome, BuildPhase, BuildReport, BuildRequest, PreparedOutput};
 use crate::store_path::StoreName;
 
 /// What a build needs of the hook.
@@ -66,7 +66,7 @@ impl Accepted<'_> {
             .map_err(|error| Failure::Request { derivation: self.derivation_path(), error })?;
         client.submit(&request)?;
         let report = self.watch(&mut client)?;
-        let limits = strictest(request.limits, self.config.limits.of_a_build());
+        let limits = request.limits.stricter(self.config.limits.of_a_build());
         let path_of = |name: &str| self.derivation.outputs.get(name).and_then(Output::path).cloned();
         let failure = Failure::of_outcome(&report.outcome, store, &self.derivation.path, path_of, &limits);
         match failure {
@@ -193,19 +193,4 @@ fn agree(request: &BuildRequest, outputs: &[PreparedOutput]) -> Result<(), Strin
         }
     }
     Ok(())
-}
-
-fn strictest(a: BuildLimits, b: BuildLimits) -> BuildLimits {
-    fn least<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
-        match (a, b) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
-    }
-    BuildLimits {
-        wall: least(a.wall, b.wall),
-        silence: least(a.silence, b.silence),
-        log_bytes: least(a.log_bytes, b.log_bytes),
-        output_bytes: least(a.output_bytes, b.output_bytes),
-    }
 }
