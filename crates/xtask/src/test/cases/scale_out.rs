@@ -27,7 +27,7 @@ cases! {
 fn a_client_builds_through_stock_ssh_ng(session: &mut Session) -> Result<()> {
     with_client(session, |session, client| {
         let before = daemon::status(&session.world)?["succeeded"].as_u64().context("no count")?;
-        let finished = client.build("outputs.nix", "referring")?.must_succeed()?;
+        let finished = client.build("scale-out.nix", "referring")?.must_succeed()?;
         let text = String::from_utf8(finished.stdout)?;
         let output = text.lines().next().context("no output")?;
         // Its dependency is built first, and both by us.
