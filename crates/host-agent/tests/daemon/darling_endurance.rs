@@ -78,9 +78,9 @@ fn sleepers_survive(seconds: u32) {
     assert_eq!(done.report.outcome, BuildOutcome::BuilderFailed(Exit::TimedOut), "{:?}", done.notes);
     assert!(done.survived >= time);
     // Each takes some 30 ms to start on an idle machine, and any number of times that on a busy one.
-    assert!(done.sleeps > u64::from(seconds) / 4, "{} times five sleeps", done.sleeps);
-    // A lost timer is late by minutes; a loaded machine by less than this. Lower it on an idle one.
-    let allowed = Duration::from_millis(u64::from(amount("LATE_MILLIS", 14_000)));
+    assert!(done.sleeps > u64::from(seconds), "{} times five sleeps", done.sleeps);
+    // A lost timer is late by minutes; a loaded machine by less than this.
+    let allowed = Duration::from_millis(u64::from(amount("LATE_MILLIS", 5000)));
     assert!(done.longest < allowed, "{:?}", done.longest);
 }
 
