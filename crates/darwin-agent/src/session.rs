@@ -63,11 +63,14 @@ pub fn run(options: &Options) -> Result<Infallible, SessionError> {
         queue.write_to(writer);
         leaving.leave(Ok(()))
     })?;
-    let leaving = departure.clone();
-    background("tick", move || {
-        tick::answer(ticks);
-        leaving.leave(Ok(()))
-    })?;
+    let ticks = Arc::new(ticks);
+    for _ in 0..tick::SLEEPERS {
+        let (ticks, leaving) = (ticks.clone(), departure.clone());
+        background("tick", move || {
+            tick::answer(&ticks);
+            leaving.leave(Ok(()))
+        })?;
+    }
     let result = serve(control, &build, &outbox);
     departure.leave(result)
 }

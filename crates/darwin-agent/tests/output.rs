@@ -3,6 +3,7 @@
 
 mod host;
 
+use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -102,6 +103,19 @@ fn answers_the_tick_and_takes_signals_while_output_is_stuck() {
     let outcome = agent.outcome();
     assert_eq!(outcome.exit, Exit::Signal(libc::SIGKILL));
     assert_eq!(outcome.pongs.first(), Some(&0));
+}
+
+#[test]
+fn answers_as_many_ticks_at_once_as_may_be_under_way() {
+    let mut agent = Agent::start(&[]);
+    for _ in 0..200 {
+        let sent: Vec<u8> = (0..protocol::limits::TICKS_UNDER_WAY as u8).collect();
+        agent.tick.write_all(&sent).unwrap();
+        let mut back = vec![0; sent.len()];
+        agent.tick.read_exact(&mut back).unwrap();
+        back.sort_unstable();
+        assert_eq!(back, sent);
+    }
 }
 
 fn child_of(pid: u32) -> i32 {

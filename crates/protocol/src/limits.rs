@@ -9,3 +9,6 @@ pub const CHUNK_MAX: usize = 64 << 10;
 /// Most bytes of arguments and environment together that an agent accepts for one process. Linux itself refuses more
 /// than 6 MiB (a quarter of the stack, capped), so anything above can't start anyway.
 pub const PROCESS_STRINGS_MAX: usize = 8 << 20;
+
+/// Most bytes under way on the tick connection; the agent has a thread for each.
+pub const TICKS_UNDER_WAY: usize = 4;

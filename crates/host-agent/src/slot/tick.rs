@@ -1,8 +1,9 @@
 //! The tick: every 100 ms a byte to the agent, which sleeps half a millisecond and sends it back.
 //!
 //! Darling's server keeps one timer for all sleepers and can lose it under load; the next *new* sleep arms it again.
-//! So the tick must come from outside, where timers can be trusted. An answer that does not come means that time stands
-//! still in the slot for good.
+//! So the tick must come from outside, where timers can be trusted. It can be a tick's own sleep that is lost: so the
+//! next byte does not wait for the last one's answer, and another thread of the agent sleeps and wakes the first. No
+//! answer to any of them means that time stands still in the slot for good.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use protocol::limits::TICKS_UNDER_WAY;
 
 /// Between two ticks.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// An answer that is so late does not come any more. Far beyond what a loaded machine needs (0.04 s seen).
+/// Answers that are so late do not come any more. Far beyond what a loaded machine needs.
 const STALLED: Duration = Duration::from_secs(10);
 
 /// The tick of one slot.
@@ -24,8 +26,10 @@ pub struct Ticker {
     timer: TimerFd,
     connection: UnixStream,
     open: bool,
-    /// When the byte under way was sent.
-    sent: Option<Instant>,
+    /// Bytes sent and not yet answered.
+    under_way: usize,
+    /// The last time that none was under way or one was answered.
+    last_answer: Instant,
     reported: bool,
 }
 
@@ -38,7 +42,7 @@ impl Ticker {
         if on {
             timer.set(Expiration::Interval(TimeSpec::from_duration(PERIOD)), TimerSetTimeFlags::empty())?;
         }
-        Ok(Self { timer, connection, open: true, sent: None, reported: false })
+        Ok(Self { timer, connection, open: true, under_way: 0, last_answer: Instant::now(), reported: false })
     }
 
     /// Ready when the next tick is due.
@@ -56,8 +60,12 @@ impl Ticker {
         self.open
     }
 
-    /// Takes answers, sends what is due. Says once how late the answer is when it is too late.
+    /// Takes answers, sends what is due. Says once how late an answer is when it is too late.
     pub fn proceed(&mut self) -> Option<Duration> {
+        self.proceed_at(Instant::now())
+    }
+
+    fn proceed_at(&mut self, now: Instant) -> Option<Duration> {
         let mut answers = [0; 16];
         loop {
             match self.connection.read(&mut answers) {
@@ -65,7 +73,10 @@ impl Ticker {
                     self.open = false;
                     return None;
                 }
-                Ok(_) => self.sent = None,
+                Ok(count) => {
+                    self.under_way = self.under_way.saturating_sub(count);
+                    self.last_answer = now;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => {
@@ -75,21 +86,81 @@ impl Ticker {
             }
         }
         let mut expirations = [0; 8];
-        let due = nix::unistd::read(&self.timer, &mut expirations).is_ok();
-        match self.sent {
-            None if due => {
-                if self.connection.write_all(b"t").is_ok() {
-                    self.sent = Some(Instant::now());
-                } else {
-                    self.open = false;
-                }
-                None
+        if nix::unistd::read(&self.timer, &mut expirations).is_ok() && self.under_way < TICKS_UNDER_WAY {
+            if self.under_way == 0 {
+                self.last_answer = now;
             }
-            Some(sent) if !self.reported && sent.elapsed() >= STALLED => {
-                self.reported = true;
-                Some(sent.elapsed())
+            match self.connection.write_all(b"t") {
+                Ok(()) => self.under_way += 1,
+                Err(_) => self.open = false,
             }
-            _ => None,
         }
+        let late = now.duration_since(self.last_answer);
+        if self.under_way == 0 || self.reported || late < STALLED {
+            return None;
+        }
+        self.reported = true;
+        Some(late)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! The far end here is the test: it answers when it likes.
+
+    use super::*;
+
+    /// A ticker, the agent's end, and a time that is as late as the test says.
+    fn start() -> (Ticker, UnixStream, Instant) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        (Ticker::new(ours, true).unwrap(), theirs, Instant::now())
+    }
+
+    /// Goes on once the timer is due.
+    fn proceed(ticker: &mut Ticker, at: Instant) -> Option<Duration> {
+        let mut due = [nix::poll::PollFd::new(ticker.timer(), nix::poll::PollFlags::POLLIN)];
+        nix::poll::poll(&mut due, 5000u16).unwrap();
+        ticker.proceed_at(at)
+    }
+
+    #[test]
+    fn a_lost_tick_is_followed_by_others_whose_answers_count() {
+        let (mut ticker, mut agent, begin) = start();
+        for round in 0..20 {
+            assert_eq!(proceed(&mut ticker, begin + round * Duration::from_secs(4)), None);
+            let mut byte = [0];
+            agent.read_exact(&mut byte).unwrap();
+            // The first is never answered.
+            if round > 0 {
+                agent.write_all(&byte).unwrap();
+            }
+        }
+        assert_eq!(ticker.under_way, 2);
+    }
+
+    #[test]
+    fn no_answer_at_all_is_a_stall_reported_once() {
+        let (mut ticker, mut agent, begin) = start();
+        for round in 0..6 {
+            assert_eq!(proceed(&mut ticker, begin + round * Duration::from_secs(1)), None);
+        }
+        let late = Duration::from_secs(11);
+        assert_eq!(proceed(&mut ticker, begin + late), Some(late));
+        assert_eq!(proceed(&mut ticker, begin + 2 * late), None);
+        let mut bytes = [0; 16];
+        assert_eq!(
+            agent.read(&mut bytes).unwrap(),
+            TICKS_UNDER_WAY,
+            "no more than the agent has threads for"
+        );
+    }
+
+    #[test]
+    fn an_agent_that_leaves_is_noticed() {
+        let (mut ticker, agent, begin) = start();
+        drop(agent);
+        assert_eq!(proceed(&mut ticker, begin), None);
+        assert!(!ticker.is_open());
     }
 }
