@@ -24,7 +24,8 @@ use protocol::hello::{Channel, Hello};
 
 use super::plan::{AgentGreeting, BootPlan, FromSlot, ToSlot};
 use super::root::{self, AGENT_DIR};
-use super::{loopback, rights, store_view, tick::Ticker};
+use super::store_view::StoreView;
+use super::{loopback, rights, tick::Ticker};
 use crate::guest::Launched;
 use crate::mount;
 use crate::request::{BUILD_DIR, Network};
@@ -51,10 +52,7 @@ pub fn run(daemon: UnixStream) {
                 }
             },
             Event::Message(ToSlot::Show(names), _) => {
-                let shown = names
-                    .iter()
-                    .try_for_each(|name| store_view::show(slot.store.as_fd(), slot.view.as_fd(), name));
-                match shown {
+                match names.iter().try_for_each(|name| slot.view.show(name)) {
                     Ok(()) => continue,
                     Err(error) => FromSlot::Failed(error.to_string()),
                 }
@@ -78,10 +76,7 @@ fn show_build_directory(tree: Option<OwnedFd>) -> std::io::Result<()> {
 
 /// A booted slot.
 struct Slot {
-    /// The covered store on the host.
-    store: OwnedFd,
-    /// The store view.
-    view: OwnedFd,
+    view: StoreView,
     children: SignalFd,
     ticker: Ticker,
     guest: Launched,
@@ -141,7 +136,7 @@ fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
         .map_err(|error| error.to_string())?;
     let ticker = Ticker::new(tick, plan.guest.ticks())
         .map_err(|error| format!("failed to start the slot's tick: {error}"))?;
-    Ok(Some(Slot { store, view, children, ticker, guest: launched }))
+    Ok(Some(Slot { view: StoreView::new(store, view), children, ticker, guest: launched }))
 }
 
 /// Waits for the agent's control connection and its tick connection; `None` if the daemon went away meanwhile.

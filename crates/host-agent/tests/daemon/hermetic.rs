@@ -41,6 +41,37 @@ fn only_the_closure_the_build_directory_and_the_guests_runtime_can_be_seen() {
 }
 
 #[test]
+fn a_closure_of_two_thousand_inputs_is_shown_whole() {
+    if skipped() {
+        return;
+    }
+    let daemon = Daemon::start("");
+    let inputs: Vec<_> = (0..2000).map(|number| name(&format!("input-{number}"))).collect();
+    for (number, input) in inputs.iter().enumerate() {
+        let path = input.in_store(&daemon.store());
+        match number % 10 {
+            0 => std::os::unix::fs::symlink("/somewhere/else", path).unwrap(),
+            1..=4 => std::fs::write(path, format!("{number:4}")).unwrap(),
+            _ => {
+                std::fs::create_dir(&path).unwrap();
+                std::fs::write(path.join("inside"), "").unwrap();
+            }
+        }
+    }
+    let mut request = daemon.request(
+        "cd $store; echo *-input-*/inside | wc -w; find . -type l | wc -l; \
+         for f in *; do test -L $f || test -d $f || cat $f; done | wc -c; test $(cat *-input-1234) = 1234",
+    );
+    request.env.push(("store".into(), daemon.store().as_path().into()));
+    request.inputs = inputs;
+    let done = daemon.build(&request);
+    let counted: Vec<usize> =
+        String::from_utf8_lossy(&done.log).split_whitespace().map(|count| count.parse().unwrap()).collect();
+    assert_eq!(counted, [1000, 200, 800 * 4], "{:?}", done.report);
+    assert!(matches!(done.report.outcome, BuildOutcome::MissingOutputs(_)), "{:?}", done.report);
+}
+
+#[test]
 fn inputs_can_be_neither_written_nor_removed_nor_replaced() {
     if skipped() {
         return;
