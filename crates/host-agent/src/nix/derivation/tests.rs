@@ -1,3 +1,5 @@
+//! The parser against the crate nix-derivation as second opinion, where that reads the same; and what is refused.
+
 use super::*;
 use proptest::prelude::*;
 

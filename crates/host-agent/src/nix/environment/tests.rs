@@ -1,3 +1,5 @@
+//! A builder's variables and files beside what Nix's derivation-goal and local store make of the same derivation.
+
 use super::*;
 use crate::store_path::StoreName;
 

@@ -1,3 +1,5 @@
+//! Which answer the hook gives to which derivation: declined, accepted, or accepted to fail with the reason.
+
 use super::*;
 use crate::store_path::StoreName;
 

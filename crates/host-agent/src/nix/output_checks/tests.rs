@@ -1,3 +1,5 @@
+//! Checks of outputs that Nix leaves to whoever registers them; messages read as Nix prints them.
+
 use super::*;
 use crate::request::DigestMethod;
 

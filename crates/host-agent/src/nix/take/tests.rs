@@ -1,3 +1,5 @@
+//! Moving outputs into the store, also across mounts: those tests make a mount namespace of their own.
+
 use super::*;
 use std::fs::Permissions;
 use std::process::Command;

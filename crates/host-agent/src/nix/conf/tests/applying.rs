@@ -1,3 +1,5 @@
+//! Files after `--apply` and `--remove`: each test has a root directory of its own and shows it whole.
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -1,3 +1,5 @@
+//! What is printed for each version of Nix, as snapshots: the text is what users paste.
+
 use super::super::proposal::{FrontEnd, Proposal, ProposalError, Wanted};
 use super::super::text::render;
 use super::{hook_for, proposal, wanted};
