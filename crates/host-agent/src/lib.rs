@@ -4,6 +4,7 @@
 //!
 //! - [`cli`]: one module a command.
 //! - [`doctor`]: the one checker of all that follows.
+//! - [`install`]: setting all of this up on a machine, and taking it away.
 //! - [`nix`]: Nix semantics (hook protocol, derivations, environments, registration). Produces a
 //!   [`request::BuildRequest`], consumes a [`request::BuildReport`].
 //! - [`daemon`]: who may ask, what runs when, limits.
@@ -18,6 +19,7 @@ pub mod control;
 pub mod daemon;
 pub mod doctor;
 pub mod guest;
+pub mod install;
 pub mod mount;
 pub mod nix;
 pub mod pidfd;

@@ -6,6 +6,7 @@ mod completions;
 mod daemon;
 mod doctor;
 mod external_builder;
+mod install;
 mod machine_spec;
 mod man;
 mod nix_conf;
@@ -14,6 +15,7 @@ mod shell;
 mod slot_init;
 mod status;
 mod terminal;
+mod uninstall;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -22,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::{CONFIG_ENV, Config};
+use crate::config::{CONFIG_ENV, Config, DEFAULT_PATH};
 use doctor::Form;
 
 /// Names under which this program is the build hook: Nix before 2.10 can't give its hook an argument of ours.
@@ -99,6 +101,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Set this program up here: files, systemd's units, configuration, Nix's settings; then start it
+    ///
+    /// The second time there is nothing to do; after an upgrade it replaces what has changed, and lets running builds finish.
+    Install(install::InstallFlags),
+    /// Take away all that `install` has put here, and the daemon's own directory
+    ///
+    /// Files that were changed since stay and are named. Refuses while builds run.
+    Uninstall(uninstall::UninstallFlags),
     /// Print the settings that make this machine's Nix use the builder, put them in place, or take them away
     NixConf(nix_conf::NixConfFlags),
     /// Build again what is built already, and say whether it is the same
@@ -155,6 +165,11 @@ pub fn run() -> ExitCode {
         Command::Doctor { json } => doctor::run(config(), if json { Form::Json } else { Form::Text }),
         Command::Shell { command } => with(config(), |config| shell::run(&config, command)),
         Command::Status { json } => with(config(), |config| status::run(&config, json)),
+        Command::Install(_) | Command::Uninstall(_) if cli.config.is_some() => {
+            fail(&format!("failed to use --config: an installation has its configuration at {DEFAULT_PATH}"))
+        }
+        Command::Install(flags) => install::run(Cli::command(), &flags),
+        Command::Uninstall(flags) => uninstall::run(&flags),
         Command::NixConf(flags) => {
             let named = cli.config.clone().or_else(|| std::env::var_os(CONFIG_ENV).map(PathBuf::from));
             with(config(), |config| nix_conf::run(&config, named.as_deref(), &flags))

@@ -7,15 +7,13 @@ use clap::{Args, ValueEnum};
 
 use super::{HOOK_NAME, fail};
 use crate::config::Config;
+use crate::install::nix_settings;
 use crate::nix::conf::discover::{self, Found};
 use crate::nix::conf::install::{Done, Installation};
 use crate::nix::conf::proposal::{FrontEnd, Proposal, Wanted};
 use crate::nix::conf::text;
 use crate::nix::conf::tree::Change;
 use crate::nix::conf::version::NixVersion;
-
-/// Where Nix looks for `nix.conf` unless this names another directory.
-const NIX_CONF_DIR: &str = "NIX_CONF_DIR";
 
 /// Flags of `nix-conf`.
 #[derive(Debug, Args)]
@@ -42,7 +40,7 @@ pub(super) struct NixConfFlags {
 
 /// `--front-end`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum FrontEndFlag {
+pub(super) enum FrontEndFlag {
     /// The best that this Nix has
     Auto,
     /// Nix 2.32 and later
@@ -51,9 +49,20 @@ enum FrontEndFlag {
     BuildHook,
 }
 
+impl FrontEndFlag {
+    /// `None`: the best.
+    pub(super) fn wanted(self) -> Option<FrontEnd> {
+        match self {
+            FrontEndFlag::Auto => None,
+            FrontEndFlag::ExternalBuilder => Some(FrontEnd::ExternalBuilder),
+            FrontEndFlag::BuildHook => Some(FrontEnd::BuildHook),
+        }
+    }
+}
+
 /// Prints the settings, or changes files and says which.
 pub(super) fn run(config: &Config, config_path: Option<&Path>, flags: &NixConfFlags) -> ExitCode {
-    let conf_dir = std::env::var_os(NIX_CONF_DIR).map_or_else(|| "/etc/nix".into(), PathBuf::from);
+    let conf_dir = nix_settings::directory();
     let installation = || Installation::new(flags.root.clone(), &conf_dir);
     if flags.remove {
         return match installation().remove() {
@@ -90,11 +99,7 @@ fn propose(config: &Config, config_path: Option<&Path>, flags: &NixConfFlags) ->
         None => std::env::current_exe().map_err(|error| format!("failed to find this program: {error}"))?,
     };
     let wanted = Wanted {
-        front_end: match flags.front_end {
-            FrontEndFlag::Auto => None,
-            FrontEndFlag::ExternalBuilder => Some(FrontEnd::ExternalBuilder),
-            FrontEndFlag::BuildHook => Some(FrontEnd::BuildHook),
-        },
+        front_end: flags.front_end.wanted(),
         hook: program.with_file_name(HOOK_NAME),
         program,
         config: config_path.map(absolute).transpose()?,

@@ -26,6 +26,12 @@ use crate::publish::{TreeError, hand_over, remove_tree};
 /// Most bytes of a guest's own output that an error message quotes.
 const LOG_TAIL: u64 = 2048;
 
+/// Held while a daemon runs.
+const LOCK: &str = "lock";
+
+/// What is in a daemon's directory, with modes.
+const DIRECTORIES: [(&str, u32); 4] = [("mountpoint", 0o700), ("slots", 0o700), ("results", 0o711), ("kept", 0o755)];
+
 /// A directory could not be made.
 #[derive(Debug, Error)]
 pub enum DirectoryError {
@@ -66,16 +72,8 @@ impl StateDirectory {
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         fs::create_dir_all(path).map_err(failed("make", path))?;
         set_mode(path, 0o711).map_err(failed("set the mode of", path))?;
-        let lock = path.join("lock");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock)
-            .map_err(failed("open", &lock))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| DirectoryError::Locked(lock.clone()))?;
-        for (name, mode) in [("mountpoint", 0o700), ("slots", 0o700), ("results", 0o711), ("kept", 0o755)] {
+        let lock = lock(path)?;
+        for (name, mode) in DIRECTORIES {
             let path = path.join(name);
             match DirBuilder::new().mode(mode).create(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -162,6 +160,32 @@ impl StateDirectory {
                 .map_err(failed("keep the build directory as", &path));
         }
     }
+}
+
+/// Keeps other daemons out.
+fn lock(state: &Path) -> Result<Flock<File>, DirectoryError> {
+    let path = state.join(LOCK);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(failed("open", &path))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| DirectoryError::Locked(path))
+}
+
+/// Removes a daemon's directory that no daemon uses: all that [`StateDirectory::open`] makes, kept build directories as well,
+/// and the directory itself if nothing else is in it; whether it is gone.
+pub fn remove_state(path: &Path) -> Result<bool, DirectoryError> {
+    let _lock = lock(path)?;
+    for (name, _) in DIRECTORIES {
+        let directory = path.join(name);
+        if directory.symlink_metadata().is_ok() {
+            remove(&directory)?;
+        }
+    }
+    fs::remove_file(path.join(LOCK)).map_err(failed("remove", path))?;
+    Ok(fs::remove_dir(path).is_ok())
 }
 
 /// Removes a directory of the daemon's with all that a builder may have left in it.

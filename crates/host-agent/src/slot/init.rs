@@ -95,6 +95,8 @@ fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
         None => return Ok(None),
     };
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    take_a_builders_chance_when_memory_runs_out()
+        .map_err(|error| format!("failed to set the slot's OOM score: {error}"))?;
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
     mask.thread_block().map_err(|error| format!("failed to block signals: {error}"))?;
@@ -137,6 +139,16 @@ fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
     let ticker = Ticker::new(tick, plan.guest.ticks())
         .map_err(|error| format!("failed to start the slot's tick: {error}"))?;
     Ok(Some(Slot { view: StoreView::new(store, view), children, ticker, guest: launched }))
+}
+
+/// The daemon may be one that the kernel is to spare; its builders are not.
+fn take_a_builders_chance_when_memory_runs_out() -> std::io::Result<()> {
+    // The host's /proc still: it knows this process as well.
+    const FILE: &str = "/proc/self/oom_score_adj";
+    match std::fs::read_to_string(FILE)?.starts_with('-') {
+        true => std::fs::write(FILE, "0"),
+        false => Ok(()),
+    }
 }
 
 /// Waits for the agent's control connection and its tick connection; `None` if the daemon went away meanwhile.

@@ -15,7 +15,7 @@ use super::marked::{self, Damaged};
 use super::proposal::{FrontEnd, Proposal};
 use super::settings_files::{self, Place, Setting};
 use super::text;
-use super::tree::{Change, Tree, TreeError};
+use super::tree::{Change, Preview, Tree, TreeError};
 
 /// Read by every Nix process unless `XDG_CONFIG_DIRS` says otherwise, as if it were a user's own.
 pub const XDG_CONF: &str = "/etc/xdg/nix/nix.conf";
@@ -46,6 +46,22 @@ pub struct Done {
     pub notes: Vec<String>,
     /// A unit of systemd's is among the files.
     pub units_changed: bool,
+}
+
+/// What would be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Foreseen {
+    /// Files that would change.
+    pub files: Vec<Preview>,
+    /// What the user should know besides.
+    pub notes: Vec<String>,
+}
+
+impl Foreseen {
+    /// Whether a unit of systemd's is among the files.
+    pub fn changes_units(&self) -> bool {
+        self.files.iter().any(|preview| preview.path == Path::new(DROP_IN))
+    }
 }
 
 /// Why nothing was changed.
@@ -106,6 +122,17 @@ impl Installation {
 
     /// Makes the settings take effect.
     pub fn apply(mut self, proposal: &Proposal) -> Result<Done> {
+        let notes = self.stage(proposal)?;
+        self.commit(notes)
+    }
+
+    /// What [`apply`](Self::apply) would do.
+    pub fn preview(mut self, proposal: &Proposal) -> Result<Foreseen> {
+        let notes = self.stage(proposal)?;
+        Ok(Foreseen { files: self.tree.previews()?, notes })
+    }
+
+    fn stage(&mut self, proposal: &Proposal) -> Result<Vec<String>> {
         let conf = match proposal.in_nix_conf {
             true => Some(self.nix_conf.clone()),
             false if settings_files::systemd_runs_nix_daemon(&self.tree)? => None,
@@ -119,13 +146,19 @@ impl Installation {
             Some(conf) => self.include(&conf, proposal)?,
             None => self.drop_in(proposal)?,
         }
-        self.commit(notes)
+        Ok(notes)
     }
 
     /// Takes away whatever an earlier `apply` has put there.
     pub fn remove(mut self) -> Result<Done> {
         self.take_away()?;
         self.commit(Vec::new())
+    }
+
+    /// What [`remove`](Self::remove) would do.
+    pub fn preview_removal(mut self) -> Result<Foreseen> {
+        self.take_away()?;
+        Ok(Foreseen { files: self.tree.previews()?, notes: Vec::new() })
     }
 
     fn commit(self, notes: Vec<String>) -> Result<Done> {

@@ -40,6 +40,17 @@ pub enum Change {
     Removed,
 }
 
+/// What one file contains, and what it would.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preview {
+    /// The file.
+    pub path: PathBuf,
+    /// `None`: it is not there.
+    pub before: Option<Vec<u8>>,
+    /// `None`: it goes.
+    pub after: Option<Vec<u8>>,
+}
+
 /// Why files can't be read or written.
 #[derive(Debug, Error)]
 pub enum TreeError {
@@ -68,6 +79,11 @@ impl Tree {
     /// The files below `root`; nothing is changed yet.
     pub fn new(root: PathBuf) -> Self {
         Self { root, files: BTreeMap::new(), unmade: BTreeSet::new() }
+    }
+
+    /// Where `path` is for this process, symbolic links followed.
+    pub fn on_disk(&self, path: &Path) -> Result<PathBuf> {
+        Ok(self.real(&self.resolve(path)?))
     }
 
     fn real(&self, path: &Path) -> PathBuf {
@@ -181,17 +197,27 @@ impl Tree {
 
     /// What is different from what is on disk.
     pub fn changes(&self) -> Result<Vec<(PathBuf, Change)>> {
-        let mut changes = Vec::new();
-        for (path, staged) in &self.files {
-            let change = match (self.read_disk(path)?, staged) {
-                (None, Some(_)) => Change::Made,
-                (Some(_), None) => Change::Removed,
-                (Some(old), Some(new)) if old != *new => Change::Changed,
-                _ => continue,
+        let change = |preview: Preview| {
+            let change = match (preview.before, preview.after) {
+                (None, _) => Change::Made,
+                (_, None) => Change::Removed,
+                (Some(_), Some(_)) => Change::Changed,
             };
-            changes.push((path.clone(), change));
+            (preview.path, change)
+        };
+        Ok(self.previews()?.into_iter().map(change).collect())
+    }
+
+    /// The same, with contents.
+    pub fn previews(&self) -> Result<Vec<Preview>> {
+        let mut previews = Vec::new();
+        for (path, after) in &self.files {
+            let before = self.read_disk(path)?;
+            if before != *after {
+                previews.push(Preview { path: path.clone(), before, after: after.clone() });
+            }
         }
-        Ok(changes)
+        Ok(previews)
     }
 
     /// Writes the changes: first `first`, which others are to include; removals last. Returns what has been done.
