@@ -42,6 +42,8 @@ pub enum Command {
     },
     /// Cross-build darwin-agent for the guest (x86_64-apple-darwin) into target/darwin, and check the result
     Darwin(DarwinFlags),
+    /// Build what users install into target/dist: an archive and a Debian package, with checksums
+    Dist(DistFlags),
     /// First process of a world (used by the other commands)
     #[command(hide = true)]
     WorldInit {
@@ -76,6 +78,14 @@ pub struct DemoFlags {
     /// Use the stand-in guest even if Darling is there
     #[arg(long)]
     pub stand_in: bool,
+}
+
+/// Flags of `dist`.
+#[derive(Debug, Default, Args)]
+pub struct DistFlags {
+    /// Take this agent for the guest instead of cross-building one
+    #[arg(long, value_name = "FILE")]
+    pub darwin_agent: Option<PathBuf>,
 }
 
 /// Flags of `packages`.

@@ -5,6 +5,7 @@ mod binaries;
 mod darling;
 mod darwin;
 mod demo;
+mod dist;
 mod flags;
 mod in_world;
 mod nix_roots;
@@ -49,6 +50,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Packages(flags) => packages::run(&Workspace::find()?, &flags),
         Command::InWorld(flags) => in_world::run(&Workspace::find()?, &flags),
         Command::Darwin(flags) => darwin::run(&Workspace::find()?, &flags).map(|()| true),
+        Command::Dist(flags) => dist::run(&Workspace::find()?, &flags).map(|()| true),
         Command::NixRoots { nix } => nix_roots::run(&Workspace::find()?, &nix),
     }
 }

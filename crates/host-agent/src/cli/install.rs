@@ -120,7 +120,9 @@ fn try_run(flags: &InstallFlags, pages: &Pages) -> Result<ExitCode, InstallError
         return Ok(doctor::run(Ok(config), doctor::Form::Short));
     }
     if !plan.is_empty() {
-        println!("not started: `systemctl enable --now darling-builder.socket darling-builder.service` does that");
+        println!(
+            "not started: `systemctl enable --now darling-builder.socket darling-builder.service` does that"
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

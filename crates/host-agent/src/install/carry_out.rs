@@ -41,7 +41,12 @@ pub fn carry_out(plan: &Plan, root: &Path, tell: &mut dyn FnMut(&str)) -> Result
     Ok(())
 }
 
-fn do_step(step: &Step, files: &Files, installs: bool, tell: &mut dyn FnMut(&str)) -> Result<(), InstallError> {
+fn do_step(
+    step: &Step,
+    files: &Files,
+    installs: bool,
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), InstallError> {
     match step {
         Step::Write { path, contents, .. } => files.write(path, contents)?,
         Step::Remove(path) => files.remove(path)?,

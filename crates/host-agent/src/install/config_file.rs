@@ -23,7 +23,9 @@ const EXAMPLES: &str = "
 /// The text for this guest.
 pub fn text(guest: GuestKind) -> String {
     let choice = match guest {
-        GuestKind::Darling => "\n# Darling's launcher, if it is not on the daemon's PATH:\n#[darling]\n#launcher = \"/opt/darling/bin/darling\"\n",
+        GuestKind::Darling => {
+            "\n# Darling's launcher, if it is not on the daemon's PATH:\n#[darling]\n#launcher = \"/opt/darling/bin/darling\"\n"
+        }
         GuestKind::Linux => {
             "\n# The stand-in: Linux builders that merely say x86_64-darwin, for trying things out without Darling.\nguest = \"linux\"\n"
         }

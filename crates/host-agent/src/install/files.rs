@@ -63,7 +63,9 @@ impl Contents {
     /// What will be there.
     pub fn digest(&self) -> Result<Digest> {
         match self {
-            Contents::Text(text) => Ok(hash(&mut text.as_slice()).map_err(io_error("hash", Path::new("a text")))?),
+            Contents::Text(text) => {
+                Ok(hash(&mut text.as_slice()).map_err(io_error("hash", Path::new("a text")))?)
+            }
             Contents::Program(path) => {
                 let mut file = File::open(path).map_err(io_error("open", path))?;
                 hash(&mut file).map_err(io_error("read", path))
@@ -149,14 +151,11 @@ impl Files {
         let new = directory.join(format!(".darling-builder.{}", std::process::id()));
         let written = match contents {
             Contents::Text(text) => copy(&mut text.as_slice(), &new, 0o644),
-            Contents::Program(from) => {
-                File::open(from).and_then(|mut from| copy(&mut from, &new, 0o755))
-            }
+            Contents::Program(from) => File::open(from).and_then(|mut from| copy(&mut from, &new, 0o755)),
             Contents::Link(target) => symlink(target, &new),
         };
-        let placed = written
-            .and_then(|()| fs::rename(&new, &real))
-            .and_then(|()| File::open(directory)?.sync_all());
+        let placed =
+            written.and_then(|()| fs::rename(&new, &real)).and_then(|()| File::open(directory)?.sync_all());
         if placed.is_err() {
             let _ = fs::remove_file(&new);
         }

@@ -58,12 +58,7 @@ pub struct Layout {
 
 impl Layout {
     /// For the program that runs as `running`; `guest` must have its agent.
-    pub fn new(
-        running: &Path,
-        prefix: &Path,
-        guest: GuestKind,
-        pages: &Pages,
-    ) -> Result<Self, InstallError> {
+    pub fn new(running: &Path, prefix: &Path, guest: GuestKind, pages: &Pages) -> Result<Self, InstallError> {
         if running.starts_with(STORE) {
             return Self::in_store(running);
         }
@@ -94,7 +89,8 @@ impl Layout {
             Wish::new(program.clone(), Contents::Program(running.into())),
             Wish::new(bin.join(HOOK_NAME), Contents::Link(PROGRAM.into())),
         ];
-        for (kind, name) in [(GuestKind::Darling, darling::AGENT_NAME), (GuestKind::Linux, linux::AGENT_NAME)] {
+        for (kind, name) in [(GuestKind::Darling, darling::AGENT_NAME), (GuestKind::Linux, linux::AGENT_NAME)]
+        {
             match agent(running, name) {
                 Some(found) => {
                     wishes.push(Wish::new(prefix.join(LIBEXEC).join(name), Contents::Program(found)));

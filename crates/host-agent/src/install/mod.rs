@@ -101,7 +101,7 @@ pub enum InstallError {
     },
     /// Builds run.
     #[error(
-        "failed to uninstall: {0} builds run; `--drain` lets them finish first, `--force` ends them with the reason \
+        "failed to uninstall: builds that run or wait: {0}; `--drain` lets them finish first, `--force` ends them with the reason \
          that the daemon stops"
     )]
     Busy(usize),

@@ -34,7 +34,10 @@ pub struct Wanted<'a> {
 }
 
 /// The configuration as it is or will be, and its file if that is to be written.
-pub fn configuration(files: &Files, guest: Option<GuestKind>) -> Result<(Config, Option<Wish>), InstallError> {
+pub fn configuration(
+    files: &Files,
+    guest: Option<GuestKind>,
+) -> Result<(Config, Option<Wish>), InstallError> {
     let path = Path::new(DEFAULT_PATH);
     let text = config_file::text(guest.unwrap_or(GuestKind::Darling));
     let wish = Wish { yields: true, ..Wish::text(path, text.clone()) };
@@ -64,7 +67,8 @@ pub fn plan(
     let mut wishes = layout.into_wishes();
     wishes.extend(config_wish);
     wishes.extend(unit_wishes(&files, &program, &config)?);
-    let mut planned = Planned { files: &files, before: &before, after: Record::empty(), steps: vec![], notes: vec![] };
+    let mut planned =
+        Planned { files: &files, before: &before, after: Record::empty(), steps: vec![], notes: vec![] };
     for wish in wishes {
         planned.wish(wish)?;
     }

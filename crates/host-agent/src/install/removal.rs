@@ -40,12 +40,15 @@ pub fn plan(
             steps.push(Step::RemoveState(config.state_directory));
         }
         Ok(_) => {}
-        Err(error) => notes.push(format!("the daemon's directory stays where it is, since it is not known where: {error}")),
+        Err(error) => notes
+            .push(format!("the daemon's directory stays where it is, since it is not known where: {error}")),
     }
     for path in before.files.keys() {
         match files.digest(path)? {
             Some(found) if before.wrote(path, &found) => steps.push(Step::Remove(path.clone())),
-            Some(_) => notes.push(format!("{} was changed since it was installed, and stays", path.display())),
+            Some(_) => {
+                notes.push(format!("{} was changed since it was installed, and stays", path.display()))
+            }
             None => {}
         }
     }

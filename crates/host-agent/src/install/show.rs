@@ -46,7 +46,10 @@ pub fn line(step: &Step) -> String {
             lines.join("\n")
         }
         Step::Systemctl(words) => format!("run systemctl {}", words.join(" ")),
-        Step::Drain => "run systemctl reload darling-builder.service: running builds finish, then a new daemon starts".into(),
+        Step::Drain => {
+            "run systemctl reload darling-builder.service: running builds finish, then a new daemon starts"
+                .into()
+        }
     }
 }
 

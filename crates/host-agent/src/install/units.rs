@@ -64,7 +64,8 @@ pub fn render(places: Places<'_>) -> Result<[(&'static str, String); 2], UnitErr
 }
 
 fn unit(sections: &Table, words: &[(&str, &str)]) -> Result<String, UnitError> {
-    let mut text = String::from("# Made by host-agent from its units/darling-builder.toml, which gives the reasons.\n");
+    let mut text =
+        String::from("# Made by host-agent from its units/darling-builder.toml, which gives the reasons.\n");
     for (name, section) in sections {
         let section = section.as_table().ok_or_else(|| UnitError::Value(format!("{name} is no table")))?;
         text.push_str(&format!("\n[{name}]\n"));
@@ -82,10 +83,15 @@ fn scalar(key: &str, value: &Value, words: &[(&str, &str)]) -> Result<String, Un
         Value::String(text) => text.clone(),
         Value::Boolean(flag) => flag.to_string(),
         Value::Integer(number) => number.to_string(),
-        _ => return Err(UnitError::Value(format!("the value of {key} is no string, boolean, integer or list"))),
+        _ => {
+            return Err(UnitError::Value(format!(
+                "the value of {key} is no string, boolean, integer or list"
+            )));
+        }
     };
     let text = words.iter().fold(text, |text, (word, path)| text.replace(word, path));
-    let placeholder = text.split('@').skip(1).any(|rest| rest.starts_with(|first: char| first.is_ascii_uppercase()));
+    let placeholder =
+        text.split('@').skip(1).any(|rest| rest.starts_with(|first: char| first.is_ascii_uppercase()));
     match placeholder || text.contains('\n') {
         true => Err(UnitError::Value(format!("{key} has a placeholder that is not known, or a line break"))),
         false => Ok(text),

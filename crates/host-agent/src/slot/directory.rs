@@ -30,7 +30,11 @@ const LOG_TAIL: u64 = 2048;
 const LOCK: &str = "lock";
 
 /// What is in a daemon's directory, with modes.
-const DIRECTORIES: [(&str, u32); 4] = [("mountpoint", 0o700), ("slots", 0o700), ("results", 0o711), ("kept", 0o755)];
+const DIRECTORIES: [(&str, u32); 4] =
+    [("mountpoint", 0o700), ("slots", 0o700), ("results", 0o711), ("kept", 0o755)];
+
+/// Keys, if somebody may log in.
+const SSH: &str = "ssh";
 
 /// A directory could not be made.
 #[derive(Debug, Error)]
@@ -174,11 +178,11 @@ fn lock(state: &Path) -> Result<Flock<File>, DirectoryError> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| DirectoryError::Locked(path))
 }
 
-/// Removes a daemon's directory that no daemon uses: all that [`StateDirectory::open`] makes, kept build directories as well,
-/// and the directory itself if nothing else is in it; whether it is gone.
+/// Removes a daemon's directory that no daemon uses: all that [`StateDirectory::open`] makes, kept build directories and the
+/// keys for ssh as well, and the directory itself if nothing else is in it; whether it is gone.
 pub fn remove_state(path: &Path) -> Result<bool, DirectoryError> {
     let _lock = lock(path)?;
-    for (name, _) in DIRECTORIES {
+    for name in DIRECTORIES.map(|(name, _)| name).into_iter().chain([SSH]) {
         let directory = path.join(name);
         if directory.symlink_metadata().is_ok() {
             remove(&directory)?;

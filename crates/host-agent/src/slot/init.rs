@@ -8,6 +8,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -29,6 +30,9 @@ use super::{loopback, rights, tick::Ticker};
 use crate::guest::Launched;
 use crate::mount;
 use crate::request::{BUILD_DIR, Network};
+
+/// proc(5). The host's /proc, before the slot has its own: it knows this process as well.
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 
 /// How long a guest may take from its start to the agent's two connections.
 const BOOT_LIMIT: Duration = Duration::from_secs(15);
@@ -95,7 +99,7 @@ fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
         None => return Ok(None),
     };
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
-    take_a_builders_chance_when_memory_runs_out()
+    take_a_builders_chance_when_memory_runs_out(Path::new(OOM_SCORE))
         .map_err(|error| format!("failed to set the slot's OOM score: {error}"))?;
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
@@ -142,11 +146,9 @@ fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
 }
 
 /// The daemon may be one that the kernel is to spare; its builders are not.
-fn take_a_builders_chance_when_memory_runs_out() -> std::io::Result<()> {
-    // The host's /proc still: it knows this process as well.
-    const FILE: &str = "/proc/self/oom_score_adj";
-    match std::fs::read_to_string(FILE)?.starts_with('-') {
-        true => std::fs::write(FILE, "0"),
+fn take_a_builders_chance_when_memory_runs_out(score: &Path) -> std::io::Result<()> {
+    match std::fs::read_to_string(score)?.starts_with('-') {
+        true => std::fs::write(score, "0"),
         false => Ok(()),
     }
 }
@@ -291,6 +293,21 @@ impl Slot {
                     Ok(None) | Err(_) => None,
                 };
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_gives_up_the_daemons_protection_and_keeps_a_worse_score() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (before, after) in [("-500\n", "0"), ("0\n", "0\n"), ("300\n", "300\n")] {
+            std::fs::write(file.path(), before).unwrap();
+            take_a_builders_chance_when_memory_runs_out(file.path()).unwrap();
+            assert_eq!(std::fs::read_to_string(file.path()).unwrap(), after);
         }
     }
 }

@@ -22,7 +22,9 @@ fn everything_is_put_in_place_and_recorded() {
     let machine = Machine::new();
     machine.install();
     insta::assert_snapshot!(machine.names());
-    insta::assert_snapshot!(fs::read_to_string(machine.at("root/var/lib/darling-builder/installed.json")).unwrap());
+    insta::assert_snapshot!(
+        fs::read_to_string(machine.at("root/var/lib/darling-builder/installed.json")).unwrap()
+    );
 }
 
 #[test]
@@ -54,7 +56,8 @@ fn a_changed_configuration_is_never_written_again() {
 #[test]
 fn a_configuration_that_was_there_first_is_the_users_and_says_where_things_are() {
     let machine = Machine::new();
-    machine.put("root/etc/darling-builder/config.toml", "guest = \"linux\"\nsocket = \"/run/elsewhere.sock\"\n");
+    machine
+        .put("root/etc/darling-builder/config.toml", "guest = \"linux\"\nsocket = \"/run/elsewhere.sock\"\n");
     let before = machine.listing();
     machine.install();
     let socket = fs::read_to_string(machine.at("root/etc/systemd/system/darling-builder.socket")).unwrap();

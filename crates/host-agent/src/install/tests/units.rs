@@ -65,7 +65,8 @@ fn they_are_no_more_exposed_than_the_documentation_says() {
         .arg(directory.path().join(SERVICE))
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     let line = said.lines().find(|line| line.contains("Overall exposure level")).unwrap_or(&said);
     assert!(output.status.success(), "{line}");
 }

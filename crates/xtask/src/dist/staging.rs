@@ -1,0 +1,45 @@
+//! A directory tree to be packed: what `host-agent install --package` writes, with licences and pages.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::{Release, run_command};
+
+/// Pages that are of use without the sources.
+const PAGES: [&str; 8] = [
+    "architecture.md",
+    "cli.md",
+    "configuration.md",
+    "darling.md",
+    "external-builder.md",
+    "install.md",
+    "nix-settings.md",
+    "scale-out.md",
+];
+
+/// Writes everything below `root`, for programs in `prefix`.
+pub fn fill(release: &Release, root: &Path, prefix: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(root);
+    fs::create_dir_all(root)?;
+    let mut command = Command::new(release.programs.join("host-agent"));
+    command.args(["install", "--package", "--root"]).arg(root).arg("--prefix").arg(prefix);
+    run_command(&mut command)
+}
+
+/// README, licences and pages, into a directory of their own.
+pub fn documents(release: &Release, directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory.join("docs"))?;
+    let pages = PAGES.map(|page| format!("docs/{page}"));
+    for name in
+        ["README.md", "LICENSE-MIT", "LICENSE-APACHE"].into_iter().chain(pages.iter().map(String::as_str))
+    {
+        let to = directory.join(name);
+        fs::copy(release.project.join(name), &to).with_context(|| format!("failed to copy {name}"))?;
+        fs::set_permissions(&to, fs::Permissions::from_mode(0o644))?;
+    }
+    Ok(())
+}
