@@ -46,7 +46,8 @@ fn daemon(config: &Config) -> Finding {
 
 fn judge(config: &Config, report: &StatusReport) -> Finding {
     const NAME: &str = "daemon";
-    const RESTART: &str = "systemctl restart darling-builder";
+    const RESTART: &str = "systemctl reload darling-builder";
+    const WAIT: &str = "wait: it ends with its last build, and systemd starts a new one";
     let detail = format!(
         "answers on {}: version {}, guest {}, {} slots, {} builds",
         config.socket.display(),
@@ -60,7 +61,7 @@ fn judge(config: &Config, report: &StatusReport) -> Finding {
     } else if report.guest != config.guest.as_str() {
         Finding::warning(NAME, format!("{detail}; configured is {}", config.guest.as_str()), RESTART)
     } else if report.draining {
-        Finding::warning(NAME, format!("{detail}; draining, it takes nothing new"), RESTART)
+        Finding::warning(NAME, format!("{detail}; draining, it takes nothing new"), WAIT)
     } else {
         Finding::fine(NAME, detail)
     }

@@ -209,6 +209,8 @@ impl Planned<'_> {
         for path in written.chain([Path::new(record::PATH)]) {
             missing.extend(self.files.missing_directories(path)?);
         }
+        // The root itself is the caller's, also if it is not there yet.
+        missing.retain(|directory| directory.parent().is_some());
         self.after.directories.extend(missing);
         self.after.directories.extend(self.before.directories.iter().cloned());
         Ok(())

@@ -95,7 +95,7 @@ fn description(release: &Release, staged: &Path) -> Result<String> {
         "Package: {NAME}\n\
          Version: {}\n\
          Architecture: amd64\n\
-         Maintainer: the authors of darling-builder <darling-builder@localhost>\n\
+         Maintainer: the darling-builder authors <darling-builder@localhost>\n\
          Installed-Size: {size}\n\
          Depends: libc6 (>= {major}.{minor}), libgcc-s1\n\
          Recommends: nix-bin, systemd\n\
@@ -124,7 +124,7 @@ fn copyright() -> &'static str {
     "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
      \n\
      Files: *\n\
-     Copyright: the authors of darling-builder\n\
+     Copyright: 2026 the darling-builder authors\n\
      License: MIT or Apache-2.0\n \
      The texts are LICENSE-MIT and LICENSE-APACHE beside this file.\n"
 }

@@ -1,8 +1,8 @@
 //! `cargo xtask dist`: what users install, as an archive and as a Debian package, in `target/dist`.
 //!
 //! What belongs to it is decided by `host-agent install --package`, so that archive, package and installer can't differ.
-//! The bytes depend on the sources, the compiler and `SOURCE_DATE_EPOCH` alone: names are sorted, owners are root, times are
-//! that time.
+//! The bytes depend on the sources and where they are, the compiler and `SOURCE_DATE_EPOCH` alone: names are sorted, owners
+//! are root, times are that time.
 
 mod archive;
 mod debian;

@@ -2,24 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use super::{Release, run_command};
-
-/// Pages that are of use without the sources.
-const PAGES: [&str; 8] = [
-    "architecture.md",
-    "cli.md",
-    "configuration.md",
-    "darling.md",
-    "external-builder.md",
-    "install.md",
-    "nix-settings.md",
-    "scale-out.md",
-];
 
 /// Writes everything below `root`, for programs in `prefix`.
 pub fn fill(release: &Release, root: &Path, prefix: &Path) -> Result<()> {
@@ -33,12 +21,17 @@ pub fn fill(release: &Release, root: &Path, prefix: &Path) -> Result<()> {
 /// README, licences and pages, into a directory of their own.
 pub fn documents(release: &Release, directory: &Path) -> Result<()> {
     fs::create_dir_all(directory.join("docs"))?;
-    let pages = PAGES.map(|page| format!("docs/{page}"));
-    for name in
-        ["README.md", "LICENSE-MIT", "LICENSE-APACHE"].into_iter().chain(pages.iter().map(String::as_str))
-    {
-        let to = directory.join(name);
-        fs::copy(release.project.join(name), &to).with_context(|| format!("failed to copy {name}"))?;
+    let mut names: Vec<PathBuf> = ["README.md", "LICENSE-MIT", "LICENSE-APACHE"].map(PathBuf::from).into();
+    for entry in fs::read_dir(release.project.join("docs"))? {
+        let name = Path::new("docs").join(entry?.file_name());
+        if name.extension().is_some_and(|extension| extension == "md") {
+            names.push(name);
+        }
+    }
+    for name in names {
+        let to = directory.join(&name);
+        fs::copy(release.project.join(&name), &to)
+            .with_context(|| format!("failed to copy {}", name.display()))?;
         fs::set_permissions(&to, fs::Permissions::from_mode(0o644))?;
     }
     Ok(())

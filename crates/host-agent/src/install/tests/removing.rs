@@ -23,6 +23,17 @@ fn uninstalling_leaves_every_byte_as_it_was() {
 }
 
 #[test]
+fn a_root_that_was_not_there_is_empty_afterwards() {
+    let machine = Machine::new();
+    fs::remove_dir_all(machine.root()).unwrap();
+    machine.install();
+    assert!(machine.plan().unwrap().is_empty());
+    machine.uninstall();
+    let left = machine.listing();
+    assert!(left.keys().all(|path| *path == machine.root()), "{left:?}");
+}
+
+#[test]
 fn after_an_upgrade_as_well() {
     let mut machine = Machine::new();
     let before = machine.listing();

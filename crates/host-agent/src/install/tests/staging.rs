@@ -1,9 +1,10 @@
 //! Installing: what a dry run says, what is there, and what a second time does.
 
 use std::fs;
+use std::path::Path;
 
 use super::super::systemd::State;
-use super::super::{InstallError, show};
+use super::super::{InstallError, package, show};
 use super::Machine;
 use crate::config::GuestKind;
 
@@ -133,5 +134,14 @@ fn what_can_not_be_is_refused_with_what_to_do() {
     insta::assert_snapshot!(InstallError::NotRoot("install"), @"failed to install: this takes root; `--dry-run` shows what would be done");
     insta::assert_snapshot!(InstallError::NoSystemd, @"failed to install: this machine was not booted with systemd; `--no-start` puts the files in place, and `host-agent daemon` is what has to be kept running");
     insta::assert_snapshot!(InstallError::NixOs, @"failed to install: this is NixOS, which would undo it; set `services.darling-builder.enable = true` in the system's configuration instead");
-    insta::assert_snapshot!(InstallError::Busy(2), @"failed to uninstall: 2 builds run; `--drain` lets them finish first, `--force` ends them with the reason that the daemon stops");
+    insta::assert_snapshot!(InstallError::Busy(2), @"failed to uninstall: builds that run or wait: 2; `--drain` lets them finish first, `--force` ends them with the reason that the daemon stops");
+}
+
+#[test]
+fn a_package_holds_programs_units_and_pages_and_nothing_of_a_machine() {
+    let machine = Machine::new();
+    fs::remove_dir_all(machine.root()).unwrap();
+    let running = machine.at("archive/host-agent");
+    package::write(&machine.root(), Path::new("/usr"), &running, &machine.pages).unwrap();
+    insta::assert_snapshot!(machine.names());
 }

@@ -214,9 +214,10 @@ impl Installation {
     fn refuse_what_is_the_users(&self, proposal: &Proposal, environment: bool) -> Result<()> {
         let name = proposal.front_end.setting();
         let mut settings = Vec::new();
-        for file in [self.nix_conf.as_path(), Path::new(XDG_CONF), Path::new(ROOTS_CONF)] {
+        for file in [self.nix_conf.as_path(), Path::new(XDG_CONF)] {
             settings.extend(settings_files::settings(&self.tree, file)?);
         }
+        settings.extend(self.roots_settings()?);
         if let Some(Setting { name, value, place }) = settings.into_iter().find(|it| it.name == name) {
             return Err(InstallError::UsersOwn { name, value, place });
         }
@@ -256,18 +257,28 @@ impl Installation {
                 "{place} sets a build hook: Nix asks it first, and the external builder if it declines"
             ));
         }
-        for file in [XDG_CONF, ROOTS_CONF] {
-            for Setting { name, value, place } in settings_files::settings(&self.tree, Path::new(file))? {
-                let has_it = value.split(' ').any(|feature| feature == "external-builders");
-                if name == "experimental-features" && !has_it {
-                    notes.push(format!(
-                        "{place} sets experimental-features and is read later: where Nix runs without daemon, it takes \
-                         external-builders away; say extra-experimental-features there"
-                    ));
-                }
+        let later = settings_files::settings(&self.tree, Path::new(XDG_CONF))?.into_iter();
+        for Setting { name, value, place } in later.chain(self.roots_settings()?) {
+            let has_it = value.split(' ').any(|feature| feature == "external-builders");
+            if name == "experimental-features" && !has_it {
+                notes.push(format!(
+                    "{place} sets experimental-features and is read later: where Nix runs without daemon, it takes \
+                     external-builders away; say extra-experimental-features there"
+                ));
             }
         }
         Ok(notes)
+    }
+
+    /// Nobody but root can read them, and nobody but root can write what is to be written: for others, who only want to see
+    /// what would be done, there are none.
+    fn roots_settings(&self) -> Result<Vec<Setting>> {
+        match settings_files::settings(&self.tree, Path::new(ROOTS_CONF)) {
+            Err(TreeError::Io { error, .. }) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                Ok(Vec::new())
+            }
+            settings => Ok(settings?),
+        }
     }
 
     fn include(&mut self, conf: &Path, proposal: &Proposal) -> Result<()> {
