@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::request::BuildLimits;
 use crate::slot::uids::UIDS;
+use crate::ssh::settings::SshConfig;
 
 /// Where the configuration is by default.
 pub const DEFAULT_PATH: &str = "/etc/darling-builder/config.toml";
@@ -65,6 +66,8 @@ pub struct Config {
     pub external_builder: ExternalBuilderConfig,
     /// What only the `darling` guest has.
     pub darling: DarlingConfig,
+    /// Logging in to a guest.
+    pub ssh: SshConfig,
 }
 
 /// What runs inside a slot.
@@ -151,11 +154,22 @@ pub struct DarlingConfig {
     pub address_randomisation_off: bool,
     /// Whether a short sleep inside, ten times a second, keeps stock Darling's timers from being lost.
     pub tick: bool,
+    /// Where one can log in: whether a remark of stock Darling's is kept out of what commands print.
+    pub remark_repair: bool,
+    /// Where one can log in: whether terminals have the names without which nobody gets one.
+    pub terminal_names: bool,
 }
 
 impl Default for DarlingConfig {
     fn default() -> Self {
-        Self { launcher: None, signal_repair: true, address_randomisation_off: true, tick: true }
+        Self {
+            launcher: None,
+            signal_repair: true,
+            address_randomisation_off: true,
+            tick: true,
+            remark_repair: true,
+            terminal_names: true,
+        }
     }
 }
 
@@ -182,6 +196,7 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             external_builder: ExternalBuilderConfig::default(),
             darling: DarlingConfig::default(),
+            ssh: SshConfig::default(),
         }
     }
 }
@@ -311,7 +326,7 @@ impl Config {
                 "is less than 16 MiB: nothing could be built in such a slot".into(),
             ));
         }
-        Ok(())
+        self.ssh.check()
     }
 
     /// Builds at once.
@@ -362,14 +377,15 @@ mod tests {
     fn the_documentation_names_exactly_the_keys_there_are() {
         let page = include_str!("../../../docs/configuration.md");
         let mut top = known("");
-        top.remove("limits");
-        top.remove("external-builder");
-        top.remove("darling");
+        for table in ["limits", "external-builder", "darling", "ssh"] {
+            assert!(top.remove(table));
+        }
         assert_eq!(documented(page, "# Configuration", Some("\n`[limits]`")), top);
         assert_eq!(documented(page, "\n`[limits]`", Some("\n`[external-builder]`")), known("limits"));
         let external = documented(page, "\n`[external-builder]`", Some("\n`[darling]`"));
         assert_eq!(external, known("external-builder"));
-        assert_eq!(documented(page, "\n`[darling]`", None), known("darling"));
+        assert_eq!(documented(page, "\n`[darling]`", Some("\n`[ssh]`")), known("darling"));
+        assert_eq!(documented(page, "\n`[ssh]`", None), known("ssh"));
     }
 
     #[test]
@@ -385,5 +401,6 @@ mod tests {
         insta::assert_snapshot!(refused("uid-base = 100"));
         insta::assert_snapshot!(refused("uid-base = 2147483000"));
         insta::assert_snapshot!(refused("[limits]\ntmpfs-bytes = 0"));
+        insta::assert_snapshot!(refused("[ssh]\nclient-key = \"key\""));
     }
 }

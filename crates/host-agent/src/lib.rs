@@ -10,6 +10,7 @@
 //! - [`daemon`]: who may ask, what runs when, limits.
 //! - [`publish`]: turns what a builder left behind into what a store may hold.
 //! - [`guest`]: what runs inside a slot: Darling, or the stand-in.
+//! - [`ssh`]: keys, and what `sshd` is told.
 //! - [`slot`]: namespaces, the minimal root, the store view, uids, teardown.
 //! - [`control`]: the words between front ends and daemon.
 
@@ -26,4 +27,5 @@ pub mod pidfd;
 pub mod publish;
 pub mod request;
 pub mod slot;
+pub mod ssh;
 pub mod store_path;

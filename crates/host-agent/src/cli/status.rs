@@ -62,6 +62,20 @@ fn render(report: &StatusReport) -> String {
             slot.boot.map(|boot| format!("  booted in {} ms", boot.as_millis())).unwrap_or_default(),
         );
     }
+    if let Some(ssh) = &report.ssh {
+        let slot = ssh.slot.map_or("no slot yet".into(), |slot| format!("slot {slot}"));
+        let unauthenticated = match ssh.unauthenticated {
+            0 => String::new(),
+            count => format!(", {count} logging in"),
+        };
+        let _ = writeln!(text, "\nssh on 127.0.0.1:{}, {slot}{unauthenticated}", ssh.port);
+        if ssh.sessions.is_empty() {
+            let _ = writeln!(text, "  no session");
+        }
+        for session in &ssh.sessions {
+            let _ = writeln!(text, "  {:<8}  {}", session.user, human(session.age));
+        }
+    }
     let _ = writeln!(text, "\nbuilds");
     if report.builds.is_empty() {
         let _ = writeln!(text, "  none");
@@ -109,7 +123,7 @@ fn human(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::message::{BuildStatus, EndedBuild, SlotStatus};
+    use crate::control::message::{BuildStatus, EndedBuild, SlotStatus, SshSession, SshStatus};
     use crate::request::PhaseTimings;
     use crate::store_path::StoreName;
 
@@ -155,6 +169,12 @@ mod tests {
                 },
                 log_bytes: 99,
             }],
+            ssh: Some(SshStatus {
+                port: 2222,
+                slot: Some(5),
+                unauthenticated: 1,
+                sessions: vec![SshSession { user: "builder".into(), age: Duration::from_secs(61) }],
+            }),
         };
         insta::assert_snapshot!(render(&report), @"
         darling-builder 0.1.0 · ready for x86_64-darwin · guest linux · 2 jobs, 64 may wait · pid 77, up 1 d 1 h
@@ -162,6 +182,9 @@ mod tests {
 
         slots
              4  busy      uid 2000000000      45 MiB  up 1 min 5 s  booted in 12 ms
+
+        ssh on 127.0.0.1:2222, slot 5, 1 logging in
+          builder   1 min 1 s
 
         builds
           0c6fdckjcpd2wkbgzp1lnhaiz8m7gr5j-hello.drv  building in slot 4  1 h 1 min  1234 bytes of log  by uid 0 (build-hook)

@@ -15,7 +15,7 @@ use crate::store_path::StoreName;
 
 /// Version of this socket's messages. Both ends are the same program, so they must be equal; a difference means that
 /// the daemon was not restarted after an upgrade.
-pub const CONTROL_VERSION: u32 = 2;
+pub const CONTROL_VERSION: u32 = 3;
 
 /// Most bytes that one encoded [`BuildRequest`](crate::request::BuildRequest) may have.
 pub const REQUEST_MAX: usize = 256 << 20;
@@ -123,6 +123,30 @@ pub struct StatusReport {
     pub builds: Vec<BuildStatus>,
     /// The last builds that have ended, latest first.
     pub recent: Vec<EndedBuild>,
+    /// Logging in over ssh, if that is configured.
+    pub ssh: Option<SshStatus>,
+}
+
+/// Logging in over ssh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshStatus {
+    /// TCP port on 127.0.0.1.
+    pub port: u16,
+    /// The slot that sessions are in; `None` until somebody connects.
+    pub slot: Option<u32>,
+    /// Connections that have not logged in yet.
+    pub unauthenticated: u32,
+    /// Those that have, oldest first.
+    pub sessions: Vec<SshSession>,
+}
+
+/// A connection that has logged in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshSession {
+    /// As whom.
+    pub user: String,
+    /// Since then.
+    pub age: Duration,
 }
 
 /// A build that has ended.

@@ -16,6 +16,7 @@ mod readiness;
 mod registry;
 mod session;
 mod shell;
+mod ssh;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use listener::ListenError;
 use places::Places;
 use pool::Pool;
 use registry::Registry;
+use ssh::{Ssh, SshError};
 
 /// Why the daemon can't run.
 #[derive(Debug, Error)]
@@ -56,6 +58,9 @@ pub enum DaemonError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// Nobody could log in.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
     /// The first slot did not boot, so no other will.
     #[error("failed to boot a first slot: {0}")]
     FirstSlot(String),
@@ -80,6 +85,7 @@ pub(crate) struct Daemon {
     pool: Pool,
     places: Places,
     registry: Arc<Registry>,
+    ssh: Option<Arc<Ssh>>,
     mode: watch::Sender<Mode>,
 }
 
@@ -116,6 +122,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
             config.store_directory.display()
         );
     }
+    let (ssh, ssh_listener) = Ssh::open(&config).await?.unzip();
     let (mode, _) = watch::channel(Mode::Running);
     let registry = Arc::new(Registry::new());
     let pool = Pool::new(config.clone(), Arc::clone(&state), guest, Arc::clone(&registry));
@@ -127,10 +134,13 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         state,
         pool,
         registry,
+        ssh,
         mode,
     });
     let keeper = tokio::spawn(Arc::clone(&daemon).keep_warm());
     let accepting = tokio::spawn(listener.serve(Arc::clone(&daemon)));
+    let logins = daemon.ssh.clone().zip(ssh_listener);
+    let logins = logins.map(|(ssh, listener)| tokio::spawn(ssh.serve(listener, Arc::clone(&daemon))));
     readiness::notify(&format!("READY=1\nSTATUS=idle, {} jobs", daemon.config.jobs()));
     info!(
         socket = %daemon.config.socket.display(),
@@ -158,9 +168,15 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     daemon.mode.send_replace(Mode::Stopping);
     accepting.abort();
     keeper.abort();
+    if let Some(logins) = logins {
+        logins.abort();
+    }
     // Running builds tell their front ends why they end, and take their slots down.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(10), daemon.places.idle()).await;
     daemon.pool.empty().await;
+    if let Some(ssh) = &daemon.ssh {
+        ssh.stop(&daemon).await;
+    }
     remove_leftovers(&daemon.state);
     listener::remove_socket(&daemon.config.socket);
     info!("stopped");

@@ -14,12 +14,13 @@ use crate::request::Network;
 use crate::slot::directory::{self, StateDirectory};
 use crate::slot::uids::Uids;
 use crate::slot::{Slot, SlotError};
+use crate::ssh::login::Login;
 
 /// Between attempts to boot a spare slot after one failed, at most.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// Boots slots and keeps spare ones.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pool {
     shared: Arc<Shared>,
 }
@@ -161,6 +162,11 @@ impl Pool {
         .await;
     }
 
+    /// A slot that can be logged into, with its own loopback only.
+    pub(super) async fn boot_for_logins(&self, login: Login) -> Result<Slot, SlotError> {
+        self.boot_with(Network::Loopback, Some(login)).await
+    }
+
     /// Ends all spare slots.
     pub(super) async fn empty(&self) {
         while let Some(slot) = self.pop() {
@@ -169,6 +175,10 @@ impl Pool {
     }
 
     async fn boot(&self, network: Network) -> Result<Slot, SlotError> {
+        self.boot_with(network, None).await
+    }
+
+    async fn boot_with(&self, network: Network, login: Option<Login>) -> Result<Slot, SlotError> {
         let shared = Arc::clone(&self.shared);
         let booted = tokio::task::spawn_blocking(move || {
             let id = shared.next_id.fetch_add(1, Ordering::SeqCst);
@@ -176,7 +186,8 @@ impl Pool {
                 return Err(SlotError::Step("failed to find a free uid for a slot: all are in use".into()));
             };
             shared.registry.slot_booting(id, uid.uid());
-            let booted = Slot::boot(&shared.config, &shared.state, shared.guest.clone(), id, uid, network);
+            let booted =
+                Slot::boot(&shared.config, &shared.state, shared.guest.clone(), id, uid, network, login);
             match &booted {
                 Ok(slot) => {
                     debug!(slot = id, uid = slot.uid.uid(), boot = ?slot.boot, "slot booted");

@@ -15,6 +15,7 @@ pub(super) enum SlotState {
     Booting,
     Warm,
     Busy,
+    Ssh,
     Stopping,
 }
 
@@ -24,6 +25,7 @@ impl SlotState {
             SlotState::Booting => "booting",
             SlotState::Warm => "warm",
             SlotState::Busy => "busy",
+            SlotState::Ssh => "ssh",
             SlotState::Stopping => "stopping",
         }
     }

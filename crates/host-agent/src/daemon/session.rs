@@ -149,5 +149,6 @@ async fn status(daemon: &Daemon) -> StatusReport {
         slots: daemon.registry.slots(),
         builds: daemon.registry.builds(),
         recent: daemon.registry.recent(),
+        ssh: daemon.ssh.as_ref().map(|ssh| ssh.status()),
     }
 }

@@ -14,6 +14,7 @@ mod nix;
 mod program;
 mod report;
 mod slot;
+mod ssh;
 mod store;
 
 pub use report::{json, short, text};
@@ -111,6 +112,7 @@ pub fn examine(config: Result<Config, ConfigError>) -> Report {
     }
     findings.extend(slot::findings(&config));
     findings.extend(daemon::findings(&config));
+    findings.extend(ssh::findings(&config));
     findings.extend(nix::findings(&config));
     Report::new(findings)
 }

@@ -105,7 +105,7 @@ fn own_slot(config: &Config, guest: GuestPlan) -> io::Result<Vec<Finding>> {
     let config = Config { store_directory: store.directory.clone(), ..config.clone() };
     // The last of the range: the daemon begins with the first.
     let uid = Uids::new(config.uid_base + UIDS - 1).lease().ok_or_else(|| io::Error::other("no uid"))?;
-    let mut slot = match Slot::boot(&config, &state, guest, 0, uid, Network::Loopback) {
+    let mut slot = match Slot::boot(&config, &state, guest, 0, uid, Network::Loopback, None) {
         Ok(slot) => slot,
         Err(error) => {
             return Ok(vec![Finding::broken(

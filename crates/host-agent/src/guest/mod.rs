@@ -19,10 +19,12 @@ use crate::config::{Config, GuestKind};
 use crate::slot::plan::BootPlan;
 use crate::slot::root::{Root, RootError};
 use crate::slot::stuck_report::Process;
+use login_streams::LoginStreams;
 
 pub mod agent_file;
 pub mod darling;
 pub mod linux;
+pub mod login_streams;
 
 /// What is needed to run a guest in a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,17 +64,17 @@ impl GuestPlan {
     }
 
     /// Puts what else it needs into the new root.
-    pub fn furnish(&self, root: &Root<'_>, uid: u32) -> Result<(), RootError> {
+    pub fn furnish(&self, root: &Root<'_>, plan: &BootPlan) -> Result<(), RootError> {
         match self {
-            GuestPlan::Linux(plan) => plan.furnish(root),
-            GuestPlan::Darling(plan) => plan.furnish(root, uid),
+            GuestPlan::Linux(guest) => guest.furnish(root),
+            GuestPlan::Darling(guest) => guest.furnish(root, plan),
         }
     }
 
     /// Starts it, in the slot's root. What its own programs print goes to `log`.
     pub fn launch(&self, plan: &BootPlan, log: &File) -> io::Result<Launched> {
         match self {
-            GuestPlan::Linux(guest) => guest.launch(plan.uid, log).map(Launched::Agent),
+            GuestPlan::Linux(guest) => guest.launch(plan.uid, log).map(Launched::Linux),
             GuestPlan::Darling(guest) => guest.launch(plan, log).map(Box::new).map(Launched::Darling),
         }
     }
@@ -97,8 +99,8 @@ impl GuestPlan {
 /// A guest that runs, or is on its way to.
 #[derive(Debug)]
 pub enum Launched {
-    /// Nothing but the agent itself.
-    Agent(Pid),
+    /// Nothing but the agent itself, and what runs beside it.
+    Linux(linux::Running),
     /// A prefix, and then the agent.
     Darling(Box<darling::Boot>),
 }
@@ -107,8 +109,7 @@ impl Launched {
     /// One of the slot's processes has ended. An error when that is the guest's end.
     pub fn ended(&mut self, pid: Pid, status: &WaitStatus) -> Result<(), String> {
         match self {
-            Launched::Agent(agent) if *agent == pid => Err(format!("the agent {}", how_it_ended(status))),
-            Launched::Agent(_) => Ok(()),
+            Launched::Linux(running) => running.ended(pid, status),
             Launched::Darling(boot) => boot.ended(pid, status),
         }
     }
@@ -116,15 +117,31 @@ impl Launched {
     /// The agent has connected, from this process.
     pub fn agent_is(&mut self, pid: Pid) {
         match self {
-            Launched::Agent(_) => {}
+            Launched::Linux(_) => {}
             Launched::Darling(boot) => boot.agent_is(pid),
+        }
+    }
+
+    /// Has a connection served by an `sshd` of its own.
+    pub fn log_in(&mut self, number: u32, streams: LoginStreams) {
+        match self {
+            Launched::Linux(running) => running.log_in(number, streams),
+            Launched::Darling(boot) => boot.log_in(number, streams),
+        }
+    }
+
+    /// Ends the `sshd` of that number, if it has not ended.
+    pub fn end_login(&mut self, number: u32) {
+        match self {
+            Launched::Linux(running) => running.end_login(number),
+            Launched::Darling(boot) => boot.end_login(number),
         }
     }
 
     /// When one of these is readable, [`proceed`](Self::proceed) is due.
     pub fn watched(&self) -> Vec<BorrowedFd<'_>> {
         match self {
-            Launched::Agent(_) => Vec::new(),
+            Launched::Linux(_) => Vec::new(),
             Launched::Darling(boot) => boot.watched(),
         }
     }
@@ -132,7 +149,7 @@ impl Launched {
     /// Does what can be done now. An error is the guest's end.
     pub fn proceed(&mut self) -> Result<(), String> {
         match self {
-            Launched::Agent(_) => Ok(()),
+            Launched::Linux(_) => Ok(()),
             Launched::Darling(boot) => boot.proceed(),
         }
     }
@@ -140,7 +157,7 @@ impl Launched {
     /// How long to wait for an event before [`proceed`](Self::proceed) is worth another try.
     pub fn patience(&self, left: Duration) -> PollTimeout {
         let own = match self {
-            Launched::Agent(_) => None,
+            Launched::Linux(_) => None,
             Launched::Darling(boot) => boot.patience(),
         };
         PollTimeout::try_from(own.unwrap_or(left).min(left)).unwrap_or(PollTimeout::MAX)
@@ -149,7 +166,7 @@ impl Launched {
     /// How far it has come, for an error message.
     pub fn describe(&self) -> String {
         match self {
-            Launched::Agent(pid) => format!("it was started as process {pid}"),
+            Launched::Linux(running) => running.describe(),
             Launched::Darling(boot) => boot.describe(),
         }
     }

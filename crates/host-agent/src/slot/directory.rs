@@ -6,9 +6,10 @@
 //!   slots/<id>/       0700        store/ the view · build/ the build directory · log what the guest printed
 //!   results/<id>/     0700        outputs ready to be taken, owned by whoever asked
 //!   kept/<name>-<n>/  0755        build directories of failed builds that were to be kept
+//!   ssh/              0755        keys, if one can log in (`crate::ssh::keys`)
 //! ```
 //!
-//! Nothing but `kept` outlives a daemon: whatever is found at start is of a daemon that crashed.
+//! Nothing but `kept` and `ssh` outlives a daemon: whatever is found at start is of a daemon that crashed.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, SeekFrom};

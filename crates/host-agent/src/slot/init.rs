@@ -28,6 +28,7 @@ use super::root::{self, AGENT_DIR};
 use super::store_view::StoreView;
 use super::{loopback, rights, tick::Ticker};
 use crate::guest::Launched;
+use crate::guest::login_streams::LoginStreams;
 use crate::mount;
 use crate::request::{BUILD_DIR, Network};
 
@@ -43,7 +44,7 @@ pub fn run(daemon: UnixStream) {
         Ok(Some(slot)) => slot,
         Ok(None) => return,
         Err(reason) => {
-            let _ = rights::send(&daemon, &FromSlot::Failed(reason), None);
+            let _ = rights::send(&daemon, &FromSlot::Failed(reason), &[]);
             return;
         }
     };
@@ -61,21 +62,34 @@ pub fn run(daemon: UnixStream) {
                     Err(error) => FromSlot::Failed(error.to_string()),
                 }
             }
+            Event::Message(ToSlot::Login(number), attached) => {
+                log_in(&mut slot.guest, number, attached);
+                continue;
+            }
+            Event::Message(ToSlot::EndLogin(number), _) => {
+                slot.guest.end_login(number);
+                continue;
+            }
             Event::Message(ToSlot::ShowEnd, _) => FromSlot::Shown,
             Event::Message(ToSlot::Boot(_), _) => FromSlot::Failed("the slot is booted already".into()),
             Event::Stalled(late) => FromSlot::Stalled(late.as_millis() as u64),
             Event::GuestEnded(reason) => FromSlot::Failed(reason),
         };
-        if rights::send(&daemon, &message, None).is_err() {
+        if rights::send(&daemon, &message, &[]).is_err() {
             return;
         }
     }
 }
 
 /// Mounts it over the slot's own build directory. That one's mount is shared, so the guest's copy of it gets it too.
-fn show_build_directory(tree: Option<OwnedFd>) -> std::io::Result<()> {
-    let tree = tree.ok_or_else(|| std::io::Error::other("none came with the message"))?;
+fn show_build_directory(mut tree: Vec<OwnedFd>) -> std::io::Result<()> {
+    let tree = tree.pop().ok_or_else(|| std::io::Error::other("none came with the message"))?;
     mount::attach(tree, AT_FDCWD, &std::ffi::CString::new(BUILD_DIR)?)
+}
+
+fn log_in(guest: &mut Launched, number: u32, attached: Vec<OwnedFd>) {
+    let Ok([connection, log]) = <[OwnedFd; 2]>::try_from(attached) else { return };
+    guest.log_in(number, LoginStreams::new(connection, log));
 }
 
 /// A booted slot.
@@ -87,7 +101,7 @@ struct Slot {
 }
 
 enum Event {
-    Message(ToSlot, Option<OwnedFd>),
+    Message(ToSlot, Vec<OwnedFd>),
     Stalled(Duration),
     GuestEnded(String),
 }
@@ -138,7 +152,7 @@ fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
     else {
         return Ok(None);
     };
-    rights::send(daemon, &FromSlot::Booted(greeting), Some(control.as_fd()))
+    rights::send(daemon, &FromSlot::Booted(greeting), &[control.as_fd()])
         .map_err(|error| error.to_string())?;
     let ticker = Ticker::new(tick, plan.guest.ticks())
         .map_err(|error| format!("failed to start the slot's tick: {error}"))?;

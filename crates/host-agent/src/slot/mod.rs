@@ -28,6 +28,7 @@ use thiserror::Error;
 use crate::config::Config;
 use crate::guest::GuestPlan;
 use crate::request::Network;
+use crate::ssh::login::Login;
 use crate::store_path::StoreName;
 use directory::{DirectoryError, SlotDirectory, StateDirectory};
 use plan::{AgentGreeting, BootPlan, FromSlot, ToSlot};
@@ -91,7 +92,7 @@ pub enum SlotError {
 }
 
 impl Slot {
-    /// Boots a slot and waits for its agent; blocking.
+    /// Boots a slot, one that can be logged into if there are keys, and waits for its agent; blocking.
     pub fn boot(
         config: &Config,
         state: &StateDirectory,
@@ -99,6 +100,7 @@ impl Slot {
         id: u32,
         uid: UidLease,
         network: Network,
+        login: Option<Login>,
     ) -> Result<Self, SlotError> {
         let started = Instant::now();
         let directory = state.new_slot(id, uid.uid())?;
@@ -112,6 +114,7 @@ impl Slot {
             tmpfs_bytes: config.limits.tmpfs_bytes,
             network,
             guest,
+            login,
         };
         let init = spawn::slot_init(network).map_err(SlotError::Namespaces)?;
         init.socket.set_read_timeout(Some(STEP_LIMIT)).map_err(|error| SlotError::Frame(error.into()))?;
@@ -120,9 +123,9 @@ impl Slot {
             Self { id, uid, directory, network, boot: Duration::ZERO, greeting, init, agent: None };
         slot.say(&ToSlot::Boot(Box::new(plan)))?;
         match slot.hear()? {
-            (FromSlot::Booted(greeting), Some(agent)) => {
+            (FromSlot::Booted(greeting), mut agent) if agent.len() == 1 => {
                 slot.greeting = greeting;
-                slot.agent = Some(UnixStream::from(agent));
+                slot.agent = agent.pop().map(UnixStream::from);
             }
             (FromSlot::Failed(reason), _) => return Err(SlotError::Step(reason)),
             _ => return Err(SlotError::Step("the slot's first process answered out of turn".into())),
@@ -150,8 +153,24 @@ impl Slot {
     /// Shows a directory of the host, given as a detached mount, as the build directory. To be followed by
     /// [`show`](Self::show), which also tells if this has failed; blocking.
     pub fn show_build_directory(&self, tree: BorrowedFd<'_>) -> Result<(), SlotError> {
-        rights::send(&self.init.socket, &ToSlot::BuildDirectory, Some(tree))
+        rights::send(&self.init.socket, &ToSlot::BuildDirectory, &[tree]).map_err(|error| self.broken(error))
+    }
+
+    /// Has a connection, of a number of its own, served by an `sshd`, which logs to `log`. Both are stream sockets
+    /// that end when it does.
+    pub fn log_in(
+        &self,
+        number: u32,
+        connection: BorrowedFd<'_>,
+        log: BorrowedFd<'_>,
+    ) -> Result<(), SlotError> {
+        rights::send(&self.init.socket, &ToSlot::Login(number), &[connection, log])
             .map_err(|error| self.broken(error))
+    }
+
+    /// Ends the `sshd` of that number, if it has not ended.
+    pub fn end_login(&self, number: u32) -> Result<(), SlotError> {
+        self.say(&ToSlot::EndLogin(number))
     }
 
     /// The agent's control connection; once.
@@ -187,10 +206,10 @@ impl Slot {
     }
 
     fn say(&self, message: &ToSlot) -> Result<(), SlotError> {
-        rights::send(&self.init.socket, message, None).map_err(|error| self.broken(error))
+        rights::send(&self.init.socket, message, &[]).map_err(|error| self.broken(error))
     }
 
-    fn hear(&self) -> Result<(FromSlot, Option<std::os::fd::OwnedFd>), SlotError> {
+    fn hear(&self) -> Result<(FromSlot, Vec<std::os::fd::OwnedFd>), SlotError> {
         match rights::receive(&self.init.socket) {
             Ok(Some(message)) => Ok(message),
             Ok(None) => Err(self.ended()),

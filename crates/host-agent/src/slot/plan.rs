@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::guest::GuestPlan;
 use crate::request::Network;
+use crate::ssh::login::Login;
 use crate::store_path::StoreName;
 
 /// Everything that `slot-init` needs to know.
@@ -30,6 +31,8 @@ pub struct BootPlan {
     pub network: Network,
     /// What runs in it.
     pub guest: GuestPlan,
+    /// The keys, if it can be logged into.
+    pub login: Option<Login>,
 }
 
 /// To `slot-init`.
@@ -41,6 +44,11 @@ pub enum ToSlot {
     Show(Vec<StoreName>),
     /// Show the directory whose detached mount comes with this message as `/build`. Answered only if that fails.
     BuildDirectory,
+    /// Serve this connection, of this number, with an `sshd` of its own. Two stream sockets come with it, that one and
+    /// one for what `sshd` logs; both end when it does. Never answered.
+    Login(u32),
+    /// End the `sshd` of this number, if it has not ended.
+    EndLogin(u32),
     /// All are named: answer `Shown` when they are there.
     ShowEnd,
 }

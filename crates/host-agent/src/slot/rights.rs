@@ -1,4 +1,4 @@
-//! Frames with a descriptor attached, over a Unix socket.
+//! Frames with descriptors attached, over a Unix socket.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -9,11 +9,14 @@ use protocol::frame::{self, FrameError, HEADER_LEN};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// Descriptors with one message, at most.
+const ATTACHED_MAX: usize = 2;
+
 /// Sends one message, its first byte carrying `attached`.
 pub fn send<T: Serialize>(
     mut socket: &UnixStream,
     message: &T,
-    attached: Option<BorrowedFd<'_>>,
+    attached: &[BorrowedFd<'_>],
 ) -> Result<(), FrameError> {
     let frame = frame::encode(message)?;
     let fds: Vec<RawFd> = attached.iter().map(|fd| fd.as_raw_fd()).collect();
@@ -29,13 +32,13 @@ pub fn send<T: Serialize>(
     Ok(socket.write_all(&frame[sent..])?)
 }
 
-/// Receives one message and the descriptor that came with it; `None` when the peer has closed.
+/// Receives one message and the descriptors that came with it; `None` when the peer has closed.
 pub fn receive<T: DeserializeOwned>(
     mut socket: &UnixStream,
-) -> Result<Option<(T, Option<OwnedFd>)>, FrameError> {
+) -> Result<Option<(T, Vec<OwnedFd>)>, FrameError> {
     let mut header = [0; HEADER_LEN];
-    let mut control = nix::cmsg_space!(RawFd);
-    let mut attached = None;
+    let mut control = nix::cmsg_space!([RawFd; ATTACHED_MAX]);
+    let mut attached = Vec::new();
     let read = {
         let mut parts = [IoSliceMut::new(&mut header)];
         let message =
@@ -43,7 +46,7 @@ pub fn receive<T: DeserializeOwned>(
                 .map_err(io::Error::from)?;
         for control in message.cmsgs().map_err(io::Error::from)? {
             if let ControlMessageOwned::ScmRights(fds) = control {
-                attached = fds.into_iter().map(own).next_back();
+                attached.extend(fds.into_iter().map(own));
             }
         }
         message.bytes

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -16,6 +16,7 @@ use thiserror::Error;
 use super::plan::BootPlan;
 use crate::mount::{Attributes, Extent, attach, clone_tree, set_attributes};
 use crate::request::{BUILD_DIR, Network};
+use crate::ssh::login::{self, Login};
 
 /// Directory in the slot for the agent and its socket. Short: socket addresses are cut at 104 bytes inside Darling.
 pub const AGENT_DIR: &str = "/run/db";
@@ -77,7 +78,10 @@ pub fn enter(plan: &BootPlan) -> Result<OwnedFd, RootError> {
     if plan.network == Network::Host {
         root.network_files()?;
     }
-    plan.guest.furnish(&root, plan.uid)?;
+    plan.guest.furnish(&root, plan)?;
+    if let Some(login) = &plan.login {
+        root.login_files(login, plan.uid)?;
+    }
 
     root.bind(&plan.store, COVERED_STORE, Attributes { read_only: true, ..guarded })?;
     let covered: OwnedFd = fs::OpenOptions::new()
@@ -218,18 +222,39 @@ impl Root<'_> {
 
     fn accounts(&self, plan: &BootPlan) -> Result<(), RootError> {
         let id = plan.uid;
-        self.file(
-            "etc/passwd",
-            format!(
+        let users = match &plan.login {
+            None => format!(
                 "root:x:0:0:System administrator:/var/empty:/noshell\n\
-                 nixbld:x:{id}:{id}:Nix build user:{BUILD_DIR}:/noshell\n\
-                 nobody:x:65534:65534:Nobody:/:/noshell\n"
-            )
-            .as_bytes(),
-        )?;
+                 nixbld:x:{id}:{id}:Nix build user:{BUILD_DIR}:/noshell\n"
+            ),
+            // What can log in is the slot's uid, whatever it is called.
+            Some(_) => login::USERS.map(|user| format!("{user}:x:{id}:{id}::{BUILD_DIR}:/bin/sh\n")).concat(),
+        };
+        let nobody = "nobody:x:65534:65534:Nobody:/:/noshell\n";
+        self.file("etc/passwd", format!("{users}{nobody}").as_bytes())?;
         self.file("etc/group", format!("root:x:0:\nnixbld:!:{id}:\nnogroup:x:65534:\n").as_bytes())?;
         self.file("etc/hosts", b"127.0.0.1 localhost\n::1 localhost\n")?;
         self.file("etc/nsswitch.conf", b"passwd: files\ngroup: files\nhosts: files dns\n")
+    }
+
+    /// What `sshd` reads, on a read-only mount: whoever logs in has the uid that a host's key must belong to.
+    fn login_files(&self, login: &Login, uid: u32) -> Result<(), RootError> {
+        let directory = Path::new(login::DIRECTORY);
+        self.directory(directory)?;
+        self.tmpfs(directory, "mode=0755,size=1m")?;
+        for file in login.files() {
+            let inside = directory.join(file.name);
+            self.file(&inside, file.contents.as_bytes())?;
+            let path = self.at(&inside);
+            if file.secret {
+                chown(&path, Some(uid), Some(uid))
+                    .and_then(|()| set_mode(&path, 0o400))
+                    .step(|| format!("give {} to the slot", path.display()))?;
+            }
+        }
+        let none: Option<&Path> = None;
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mount(none, &self.at(directory), none, flags, none).step(|| "make sshd's files read-only".into())
     }
 
     /// What a fixed-output build needs to find and trust a server.

@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::harness::{Daemon, darling, skipped};
+use crate::ssh::SshDaemon;
 
 fn run(config: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_host-agent")).arg("--config").arg(config).args(args).output().unwrap()
@@ -68,6 +69,22 @@ fn beside_a_daemon_it_tries_everything_and_leaves_nothing() {
 
 fn is_scratch(entry: &std::fs::DirEntry) -> bool {
     entry.file_name().to_string_lossy().starts_with("host-agent-doctor.")
+}
+
+#[test]
+fn it_tells_whether_one_can_log_in() {
+    if crate::ssh::skipped() {
+        return;
+    }
+    let ssh = SshDaemon::start("");
+    let config = ssh.daemon.directory.path().join("config.toml");
+    let examined = || report(&run(&config, &["doctor", "--json"]));
+    let found = examined();
+    for name in ["ssh", "ssh-keys"] {
+        assert_eq!(severity(&found, name), "fine", "{name}: {found:#}");
+    }
+    std::fs::set_permissions(ssh.file("client_ed25519"), Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(severity(&examined(), "ssh-keys"), "warning");
 }
 
 #[test]

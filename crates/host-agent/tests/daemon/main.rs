@@ -14,4 +14,8 @@ mod hermetic;
 mod limits;
 mod results;
 mod shell;
+mod ssh;
+mod ssh_limits;
+mod ssh_repairs;
 mod stuck;
+mod terminal;

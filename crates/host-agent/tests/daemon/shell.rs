@@ -1,22 +1,19 @@
 //! `host-agent shell`: the program itself, on pipes and on a terminal, against the real daemon.
 
-use std::fs::{File, Permissions};
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::Permissions;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use host_agent::control::client::{Client, Place, ShellEvent};
 use host_agent::control::shell::{ShellEnd, ShellRequest};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 
 use crate::harness::{Daemon, LIMIT, darling, skipped};
+use crate::terminal::OnTerminal;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -98,85 +95,19 @@ fn without_a_command_the_guests_shell_reads_its_commands_from_stdin() {
     assert_eq!(output.status.code(), Some(4));
 }
 
-/// A shell on a terminal of our own.
-struct OnTerminal {
-    child: Child,
-    master: File,
-    slave: OwnedFd,
-    seen: Vec<u8>,
-}
-
-impl OnTerminal {
-    fn start(daemon: &Daemon, words: &[&str]) -> Self {
-        let size = Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = openpty(&size, None).unwrap();
-        let end = || Stdio::from(pty.slave.try_clone().unwrap());
-        let child =
-            command(daemon, words).env("TERM", "vt100").stdin(end()).stdout(end()).stderr(end()).spawn();
-        Self { child: child.unwrap(), master: pty.master.into(), slave: pty.slave, seen: Vec::new() }
-    }
-
-    fn types(&mut self, keys: &str) {
-        self.master.write_all(keys.as_bytes()).unwrap();
-    }
-
-    /// Reads until `text` has come since the last call.
-    fn shows(&mut self, text: &str) {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            if let Some(at) = self.seen.windows(text.len()).position(|window| window == text.as_bytes()) {
-                self.seen.drain(..at + text.len());
-                return;
-            }
-            let shown = String::from_utf8_lossy(&self.seen).into_owned();
-            assert!(Instant::now() < deadline, "waited in vain for {text:?}: {shown:?}");
-            let mut ready = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut ready, PollTimeout::from(100u8)).unwrap() > 0 {
-                let mut buffer = [0; 4096];
-                let read = self.master.read(&mut buffer).unwrap();
-                self.seen.extend_from_slice(&buffer[..read]);
-            }
-        }
-    }
-
-    fn is_raw(&self) -> bool {
-        !tcgetattr(&self.slave).unwrap().local_flags.contains(LocalFlags::ICANON)
-    }
-
-    fn ends(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the shell does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for OnTerminal {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn an_interactive_shell_has_a_terminal_of_that_size_and_returns_its_status() {
     if skipped() {
         return;
     }
     let daemon = Daemon::start("");
-    let mut shell = OnTerminal::start(&daemon, &[]);
+    let mut shell = OnTerminal::start(&mut command(&daemon, &[]));
     shell.types("stty size; echo term=$TERM; (: < /dev/tty) && echo its ow''n\r");
     shell.shows("40 100\r\n");
     shell.shows("term=vt100\r\n");
     shell.shows("its own\r\n");
     assert!(shell.is_raw());
-    let size = Winsize { ws_row: 50, ws_col: 132, ws_xpixel: 0, ws_ypixel: 0 };
-    set_size(&shell.master, &size);
-    kill(Pid::from_raw(shell.child.id() as i32), Signal::SIGWINCH).unwrap();
+    shell.resize(50, 132);
     daemon.eventually(LIMIT, "busy", || busy(&daemon));
     shell.types("sleep 0.2; stty size\r");
     shell.shows("50 132\r\n");
@@ -186,20 +117,13 @@ fn an_interactive_shell_has_a_terminal_of_that_size_and_returns_its_status() {
     daemon.eventually(SECOND, "slot gone", || !busy(&daemon));
 }
 
-#[allow(unsafe_code)]
-fn set_size(terminal: &File, size: &Winsize) {
-    use std::os::fd::AsRawFd;
-    // SAFETY: the structure outlives the call.
-    assert_eq!(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, size) }, 0);
-}
-
 #[test]
 fn control_c_goes_to_what_runs_in_the_shell_and_not_to_us() {
     if skipped() {
         return;
     }
     let daemon = Daemon::start("");
-    let mut shell = OnTerminal::start(&daemon, &[]);
+    let mut shell = OnTerminal::start(&mut command(&daemon, &[]));
     shell.types("sleep 100; echo not re''ached\r");
     daemon.eventually(LIMIT, "sleeping", || daemon.sleepers() == 1);
     shell.types("\x03");
@@ -216,14 +140,14 @@ fn a_killed_shell_takes_its_slot_with_it() {
         return;
     }
     let daemon = Daemon::start("");
-    let mut shell = OnTerminal::start(&daemon, &[]);
+    let mut shell = OnTerminal::start(&mut command(&daemon, &[]));
     shell.types("trap '' HUP TERM; sleep 100 & (setsid sleep 100 || sleep 100)\r");
     daemon.eventually(LIMIT, "sleeping", || daemon.sleepers() >= 2);
     shell.child.kill().unwrap();
     daemon.eventually(SECOND, "processes dead", || daemon.sleepers() == 0);
     daemon.eventually(SECOND, "slot gone", || !busy(&daemon));
     // Asked to end, it gives the terminal back as well.
-    let mut shell = OnTerminal::start(&daemon, &[]);
+    let mut shell = OnTerminal::start(&mut command(&daemon, &[]));
     shell.types("sleep 100\r");
     daemon.eventually(LIMIT, "sleeping", || daemon.sleepers() == 1);
     kill(Pid::from_raw(shell.child.id() as i32), Signal::SIGTERM).unwrap();
@@ -238,7 +162,7 @@ fn a_stopped_daemon_ends_the_shell_with_the_reason() {
         return;
     }
     let daemon = Daemon::start("");
-    let mut shell = OnTerminal::start(&daemon, &["/bin/sh", "-c", "echo ready; sleep 100"]);
+    let mut shell = OnTerminal::start(&mut command(&daemon, &["/bin/sh", "-c", "echo ready; sleep 100"]));
     shell.shows("ready");
     kill(Pid::from_raw(daemon.child.id() as i32), Signal::SIGTERM).unwrap();
     shell.shows("host-agent: the shell was lost: the daemon was stopped");
@@ -252,7 +176,7 @@ fn a_shell_takes_a_place_and_is_refused_when_there_is_none() {
         return;
     }
     let daemon = Daemon::start("max-jobs = 1\nqueue-limit = 0");
-    let mut first = OnTerminal::start(&daemon, &["/bin/sh", "-c", "echo ready; sleep 100"]);
+    let mut first = OnTerminal::start(&mut command(&daemon, &["/bin/sh", "-c", "echo ready; sleep 100"]));
     first.shows("ready");
     let second = run(&daemon, &["/bin/sh", "-c", "echo no"]);
     assert_eq!(second.status.code(), Some(125));

@@ -11,17 +11,18 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
+use super::logins::Logins;
 use super::shellspawn::{self, Program};
-use super::signal_repair::SignalRepair;
 use super::socket_watch::SocketWatch;
+use super::supervisor::Supervisor;
 use super::vital::VitalProcesses;
-use super::{AGENT_NAME, PREFIX, PREFIX_HOME, Plan, SYSTEM_ROOT, binds, launcher};
+use super::{AGENT_NAME, PREFIX, PREFIX_HOME, Plan, SYSTEM_ROOT, binds, is_ready, launcher};
 use crate::guest::how_it_ended;
+use crate::guest::login_streams::LoginStreams;
 use crate::slot::plan::BootPlan;
 use crate::slot::root::AGENT_DIR;
 
@@ -40,8 +41,9 @@ pub struct Boot {
     launcher: Pid,
     stage: Stage,
     attempts: u32,
-    repair: Option<SignalRepair>,
+    supervisor: Option<Supervisor>,
     vital: VitalProcesses,
+    logins: Logins,
     started: Instant,
 }
 
@@ -54,7 +56,13 @@ enum Stage {
     /// It was asked to start the agent, which is killed when this connection closes.
     Started { container: OwnedFd, shellspawn: UnixStream },
     /// The agent is there, started through this connection.
-    Connected(#[expect(dead_code, reason = "kept open, see Started")] Option<UnixStream>),
+    Connected {
+        container: OwnedFd,
+        #[expect(dead_code, reason = "kept open, see Started")]
+        shellspawn: UnixStream,
+    },
+    /// Between two stages.
+    Moving,
 }
 
 impl Boot {
@@ -62,7 +70,8 @@ impl Boot {
         let socket = Path::new(PREFIX).join(shellspawn::SOCKET);
         let watch = SocketWatch::new(Path::new(PREFIX_HOME), socket)?;
         let started = Instant::now();
-        let (launcher, repair) = launcher::boot(&plan.launcher, boot.uid, plan.repairs, log)?;
+        let questions = plan.questions(boot.login.is_some());
+        let (launcher, supervisor) = launcher::boot(&plan.launcher, boot.uid, plan.repairs, questions, log)?;
         Ok(Self {
             uid: boot.uid,
             store: boot.store.clone(),
@@ -70,8 +79,9 @@ impl Boot {
             launcher,
             stage: Stage::Booting(watch),
             attempts: 0,
-            repair,
+            supervisor,
             vital: VitalProcesses::default(),
+            logins: Logins::default(),
             started,
         })
     }
@@ -90,25 +100,26 @@ impl Boot {
         let stage = match &self.stage {
             Stage::Booting(watch) => Some(watch.events()),
             Stage::Started { shellspawn, .. } => Some(shellspawn.as_fd()),
-            Stage::Reaching(_) | Stage::Connected(_) => None,
+            Stage::Reaching(_) | Stage::Connected { .. } | Stage::Moving => None,
         };
-        let repair = self.repair.as_ref().map(SignalRepair::listener);
-        stage.into_iter().chain(repair).chain(self.vital.watched()).collect()
+        let calls = self.supervisor.as_ref().map(Supervisor::listener);
+        stage.into_iter().chain(calls).chain(self.vital.watched()).chain(self.logins.watched()).collect()
     }
 
     /// Does what can be done now.
     pub(in crate::guest) fn proceed(&mut self) -> Result<(), String> {
-        if let Some(repair) = &self.repair
-            && is_ready(repair.listener())
-            && let Err(error) = repair.answer()
+        if let Some(supervisor) = &self.supervisor
+            && is_ready(supervisor.listener())
+            && let Err(error) = supervisor.answer()
         {
             // Without it a crashing program takes its script along: better no build than such a one.
-            self.repair = None;
+            self.supervisor = None;
             return Err(format!("failed to supervise signals in Darling: {error}"));
         }
         if let Some(reason) = self.vital.ended() {
             return Err(reason);
         }
+        self.logins.forget_ended();
         match &mut self.stage {
             Stage::Booting(watch) => {
                 let there = watch
@@ -122,17 +133,17 @@ impl Boot {
             }
             Stage::Reaching(_) => self.start_agent(),
             Stage::Started { shellspawn, .. } if is_ready(shellspawn.as_fd()) => self.turned_away(),
-            Stage::Started { .. } | Stage::Connected(_) => Ok(()),
+            Stage::Started { .. } | Stage::Connected { .. } | Stage::Moving => Ok(()),
         }
     }
 
     /// The agent has connected, from this process.
     pub(in crate::guest) fn agent_is(&mut self, pid: Pid) {
         self.note(&format!("the agent has connected as process {pid} of the slot"));
-        let stage = std::mem::replace(&mut self.stage, Stage::Connected(None));
-        if let Stage::Started { shellspawn, .. } = stage {
-            self.stage = Stage::Connected(Some(shellspawn));
-        }
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Moving) {
+            Stage::Started { container, shellspawn } => Stage::Connected { container, shellspawn },
+            stage => stage,
+        };
         // If it is gone already, its connection says so.
         let _ = self.vital.add("the agent", pid);
     }
@@ -143,7 +154,7 @@ impl Boot {
             // The server's death is seen by no descriptor until it is known.
             Stage::Booting(_) => Some(Duration::from_millis(250)),
             Stage::Reaching(_) => Some(REFUSED_PAUSE),
-            Stage::Started { .. } | Stage::Connected(_) => None,
+            Stage::Started { .. } | Stage::Connected { .. } | Stage::Moving => None,
         }
     }
 
@@ -152,7 +163,7 @@ impl Boot {
             Stage::Booting { .. } => "Darling's prefix did not come up (no shellspawn socket)".into(),
             Stage::Reaching(_) => "Darling's prefix is up, but its shellspawn takes no connection".into(),
             Stage::Started { .. } => "Darling's prefix is up and the agent was started".into(),
-            Stage::Connected(_) => "the agent has connected once".into(),
+            Stage::Connected { .. } | Stage::Moving => "the agent has connected once".into(),
         }
     }
 
@@ -176,11 +187,25 @@ impl Boot {
             return Err(format!("Darling's shellspawn did not start the agent in {ATTEMPTS} attempts"));
         }
         self.note("shellspawn has dropped the agent, once more");
-        let stage = std::mem::replace(&mut self.stage, Stage::Connected(None));
-        if let Stage::Started { container, .. } = stage {
-            self.stage = Stage::Reaching(container);
-        }
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Moving) {
+            Stage::Started { container, .. } => Stage::Reaching(container),
+            stage => stage,
+        };
         Ok(())
+    }
+
+    /// Has a connection served by an `sshd` of its own.
+    pub(in crate::guest) fn log_in(&mut self, number: u32, streams: LoginStreams) {
+        let shellspawn = match &self.stage {
+            Stage::Connected { container, .. } => reach_shellspawn(container),
+            _ => Err(io::Error::other("Darling's prefix is not up")),
+        };
+        self.logins.start(shellspawn, self.uid, number, streams);
+    }
+
+    /// Ends that `sshd`, if it has not ended.
+    pub(in crate::guest) fn end_login(&mut self, number: u32) {
+        self.logins.end(number);
     }
 
     fn start_agent(&mut self) -> Result<(), String> {
@@ -229,11 +254,6 @@ impl Boot {
 /// it leads through a descriptor of that mount.
 fn reach_shellspawn(container: &OwnedFd) -> io::Result<UnixStream> {
     UnixStream::connect(format!("/proc/self/fd/{}/{}", container.as_raw_fd(), shellspawn::SOCKET))
-}
-
-fn is_ready(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
 }
 
 /// The prefix's server, from the file that the launcher writes. Empty for a moment: it is written after it is opened.

@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 use nix::sys::personality::{self, Persona};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 
-use super::seccomp::{self, Listener};
-use super::signal_repair::SignalRepair;
+use super::seccomp::{self, Listener, Questions};
+use super::supervisor::Supervisor;
 use super::{PREFIX, PREFIX_HOME, Repairs};
 use crate::slot::rights;
 
@@ -22,8 +22,9 @@ pub(super) fn boot(
     launcher: &Path,
     uid: u32,
     repairs: Repairs,
+    questions: Option<Questions>,
     log: &File,
-) -> io::Result<(Pid, Option<SignalRepair>)> {
+) -> io::Result<(Pid, Option<Supervisor>)> {
     let (ours, theirs) = UnixStream::pair()?;
     let mut command = command(launcher, log)?;
     command.args(["exec", "/usr/bin/true"]);
@@ -34,18 +35,18 @@ pub(super) fn boot(
                 // A randomised stack collides with Darling's commpage once in some thousands of execs (SIGFPE).
                 personality::set(Persona::ADDR_NO_RANDOMIZE)?;
             }
-            if repairs.signals {
-                rights::pass(&theirs, &seccomp::install()?)?;
+            if let Some(questions) = questions {
+                rights::pass(&theirs, &seccomp::install(questions)?)?;
             }
             become_launcher(uid)
         });
     }
     let child = command.spawn()?;
-    let repair = match repairs.signals {
-        true => Some(SignalRepair::new(Listener::from(rights::take(&ours)?))),
-        false => None,
+    let supervisor = match questions {
+        Some(_) => Some(Supervisor::new(Listener::from(rights::take(&ours)?))),
+        None => None,
     };
-    Ok((Pid::from_raw(child.id() as i32), repair))
+    Ok((Pid::from_raw(child.id() as i32), supervisor))
 }
 
 fn command(launcher: &Path, log: &File) -> io::Result<Command> {

@@ -5,27 +5,34 @@
 //! needed. Then see [`boot`].
 //!
 //! Stock Darling is repaired from outside, never patched; each repair has a switch in the configuration: [`signal_repair`],
-//! address randomisation off ([`launcher`]), and the tick ([`crate::slot::tick`]).
+//! address randomisation off ([`launcher`]), the tick ([`crate::slot::tick`]), and where one can log in [`remark_repair`] and
+//! [`terminal_names`].
 
 mod binds;
 mod boot;
 mod diagnosis;
 mod launcher;
+mod logins;
 mod prefix;
+mod remark_repair;
 pub mod remarks;
 mod seccomp;
 mod shellspawn;
 mod signal_repair;
 mod socket_watch;
+mod supervisor;
+mod terminal_names;
 mod vital;
 
 pub use boot::Boot;
 
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -35,6 +42,7 @@ use crate::mount::Attributes;
 use crate::slot::plan::BootPlan;
 use crate::slot::root::{AGENT_DIR, Root, RootError};
 use crate::slot::stuck_report::Process;
+use seccomp::Questions;
 
 /// File name of the agent for this guest.
 pub const AGENT_NAME: &str = "darwin-agent-macho";
@@ -66,6 +74,8 @@ pub(crate) struct Repairs {
     signals: bool,
     no_address_randomisation: bool,
     pub(crate) tick: bool,
+    remarks: bool,
+    terminal_names: bool,
 }
 
 /// Why Darling can't be used.
@@ -91,6 +101,8 @@ impl Plan {
             signals: config.darling.signal_repair,
             no_address_randomisation: config.darling.address_randomisation_off,
             tick: config.darling.tick,
+            remarks: config.darling.remark_repair,
+            terminal_names: config.darling.terminal_names,
         };
         Ok(Self { launcher, agent, prefix_bytes: config.limits.tmpfs_bytes, repairs })
     }
@@ -104,7 +116,11 @@ impl Plan {
         system.iter().cloned().chain(prefix.map(Path::to_owned)).collect()
     }
 
-    pub(super) fn furnish(&self, root: &Root<'_>, uid: u32) -> Result<(), RootError> {
+    pub(super) fn furnish(&self, root: &Root<'_>, boot: &BootPlan) -> Result<(), RootError> {
+        let uid = boot.uid;
+        if boot.login.is_some() && self.repairs.terminal_names {
+            terminal_names::make(root, uid)?;
+        }
         root.directory(PREFIX_HOME)?;
         root.tmpfs(PREFIX_HOME, &format!("mode=0700,uid={uid},gid={uid},size={}", self.prefix_bytes))?;
         root.bind(
@@ -116,8 +132,15 @@ impl Plan {
 
     pub(super) fn launch(&self, plan: &BootPlan, log: &File) -> io::Result<Boot> {
         chown(PREFIX_HOME, Some(plan.uid), Some(plan.uid))?;
-        prefix::make(Path::new(PREFIX), plan.uid)?;
+        prefix::make(Path::new(PREFIX), plan.uid, plan.login.is_some())?;
         Boot::start(self, plan, log)
+    }
+
+    /// Which calls the slot's processes are asked about.
+    fn questions(&self, login: bool) -> Option<Questions> {
+        let writes = (login && self.repairs.remarks).then_some(remark_repair::LENGTH);
+        let questions = Questions { kills: self.repairs.signals, writes };
+        (questions.kills || writes.is_some()).then_some(questions)
     }
 
     /// What it says of a slot that hangs; see [`crate::slot::stuck_report`].
@@ -144,6 +167,11 @@ pub fn launcher(config: &Config) -> Result<PathBuf, DarlingError> {
     launcher
         .canonicalize()
         .map_err(|error| DarlingError::Launcher(format!("{}: {error}", launcher.display())))
+}
+
+fn is_ready(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
 }
 
 fn on_path() -> Option<PathBuf> {

@@ -8,7 +8,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::Path;
 
+use crate::request::BUILD_DIR;
 use crate::slot::root::set_mode;
+use crate::ssh::login;
 
 /// What the launcher makes, and what else must be writable. Parents first.
 const DIRECTORIES: [&str; 20] = [
@@ -37,8 +39,8 @@ const DIRECTORIES: [&str; 20] = [
 /// Of these, the ones that are Darling's system, which builders only read.
 const SYSTEM: [&str; 3] = ["usr", "private", "private/etc"];
 
-/// Makes the prefix for this uid and gid, in the slot's root.
-pub(super) fn make(prefix: &Path, id: u32) -> io::Result<()> {
+/// Makes the prefix for this uid and gid, in the slot's root; with accounts to log in to if `login`, else a build's.
+pub(super) fn make(prefix: &Path, id: u32, login: bool) -> io::Result<()> {
     for directory in DIRECTORIES {
         let path = prefix.join(directory);
         DirBuilder::new().mode(0o755).create(&path)?;
@@ -49,7 +51,7 @@ pub(super) fn make(prefix: &Path, id: u32) -> io::Result<()> {
     for shared in ["private/tmp", "private/var/tmp", "var/tmp"] {
         set_mode(&prefix.join(shared), 0o1777)?;
     }
-    for (name, contents) in accounts(id) {
+    for (name, contents) in if login { login_accounts(id) } else { accounts(id) } {
         let path = prefix.join("private/etc").join(name);
         fs::write(&path, contents)?;
         set_mode(&path, 0o644)?;
@@ -78,9 +80,38 @@ fn accounts(id: u32) -> [(&'static str, String); 3] {
     ]
 }
 
+/// Whoever logs in has the slot's uid, also as root: `sshd` runs with that one and can't become another.
+fn login_accounts(id: u32) -> [(&'static str, String); 3] {
+    let lines = |entry: &dyn Fn(&str) -> String| login::USERS.iter().map(|user| entry(user)).collect();
+    [
+        ("passwd", lines(&|user| format!("{user}:*:{id}:{id}:{user}:{BUILD_DIR}:/bin/bash\n"))),
+        ("master.passwd", lines(&|user| format!("{user}:*:{id}:{id}::0:0:{user}:{BUILD_DIR}:/bin/bash\n"))),
+        ("group", format!("wheel:*:0:{users}\nbuilder:*:{id}:{users}\n", users = login::USERS.join(","))),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn accounts_to_log_in_to_are_all_the_slots_uid() {
+        let all: Vec<String> = login_accounts(2_000_000_000)
+            .into_iter()
+            .map(|(name, text)| format!("{name}:\n{text}"))
+            .collect();
+        insta::assert_snapshot!(all.join(""), @"
+        passwd:
+        builder:*:2000000000:2000000000:builder:/build:/bin/bash
+        root:*:2000000000:2000000000:root:/build:/bin/bash
+        master.passwd:
+        builder:*:2000000000:2000000000::0:0:builder:/build:/bin/bash
+        root:*:2000000000:2000000000::0:0:root:/build:/bin/bash
+        group:
+        wheel:*:0:builder,root
+        builder:*:2000000000:builder,root
+        ");
+    }
 
     #[test]
     fn accounts_are_those_of_the_build_user() {

@@ -9,8 +9,6 @@
 //! the caller alone; any other call happens as it was made. A signal is never sent to anything but the caller.
 
 use std::fs;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -26,47 +24,19 @@ const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
-/// Supervises one slot's calls of `kill(0, …)`.
-#[derive(Debug)]
-pub(super) struct SignalRepair {
-    listener: Listener,
-}
-
-impl SignalRepair {
-    pub(super) fn new(listener: Listener) -> Self {
-        Self { listener }
+/// Sends `signal` to the caller alone, if that is what it meant.
+pub(super) fn signal_caller(listener: &Listener, asked: Asked, signal: i32) -> Option<()> {
+    let status = Status::parse(&fs::read_to_string(format!("/proc/{}/status", asked.thread)).ok()?)?;
+    if !status.emulates_default_action(signal) {
+        return None;
     }
-
-    /// Readable when a call waits.
-    pub(super) fn listener(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
+    let signal = Signal::try_from(signal).ok()?;
+    let caller = pidfd::open(Pid::from_raw(status.process)).ok()?;
+    // Else the number may have become another's by the time that it was looked up.
+    if !listener.still_waits(asked) {
+        return None;
     }
-
-    /// Answers one call; to be used when the listener is readable.
-    pub(super) fn answer(&self) -> io::Result<()> {
-        if let Some(asked) = self.listener.receive()? {
-            match self.signal_caller(asked) {
-                Some(()) => self.listener.done(asked),
-                None => self.listener.let_happen(asked),
-            }
-        }
-        Ok(())
-    }
-
-    /// Does what the caller meant, if it meant itself.
-    fn signal_caller(&self, asked: Asked) -> Option<()> {
-        let status = Status::parse(&fs::read_to_string(format!("/proc/{}/status", asked.thread)).ok()?)?;
-        if !status.emulates_default_action(asked.signal) {
-            return None;
-        }
-        let signal = Signal::try_from(asked.signal).ok()?;
-        let caller = pidfd::open(Pid::from_raw(status.process)).ok()?;
-        // Else the number may have become another's by the time that it was looked up.
-        if !self.listener.still_waits(asked) {
-            return None;
-        }
-        pidfd::send_signal(caller, signal).ok()
-    }
+    pidfd::send_signal(caller, signal).ok()
 }
 
 /// What /proc/PID/status (proc_pid_status(5)) says of a thread.

@@ -17,6 +17,7 @@ mod same_as_local;
 mod scale_out;
 mod scheduling;
 mod settings;
+mod ssh;
 mod store_object;
 
 use std::fmt;
@@ -126,6 +127,7 @@ pub const THEMES: &[Theme] = &[
     Theme::new("cancellation", cancellation::CASES, ALL),
     Theme::new("daemon_life", daemon_life::CASES, ALL),
     Theme::new("settings", settings::CASES, HOOK),
+    Theme::new("ssh", ssh::CASES, HOOK),
     Theme::new("oracle", oracle::THROUGH_A_HOOK, HOOK),
     Theme::new("oracle", oracle::CASES, EXTERNAL_BUILDER),
     Theme::new("scale_out", scale_out::CASES, EXTERNAL_BUILDER),
