@@ -12,7 +12,10 @@ use crate::harness::{Daemon, darling, skipped};
 use crate::ssh::SshDaemon;
 
 fn run(config: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_host-agent")).arg("--config").arg(config).args(args).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_host-agent"));
+    // Its own: another test's doctor has a directory to throw away at the same time.
+    command.env("TMPDIR", config.parent().unwrap());
+    command.arg("--config").arg(config).args(args).output().unwrap()
 }
 
 fn report(output: &Output) -> Value {
@@ -32,7 +35,7 @@ fn beside_a_daemon_it_tries_everything_and_leaves_nothing() {
     }
     let daemon = Daemon::start("");
     let config = daemon.directory.path().join("config.toml");
-    let before = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten().filter(is_scratch).count();
+    let before = std::fs::read_dir(daemon.directory.path()).unwrap().flatten().filter(is_scratch).count();
     let output = run(&config, &["doctor", "--json"]);
     let report = report(&output);
     for name in [
@@ -56,7 +59,7 @@ fn beside_a_daemon_it_tries_everything_and_leaves_nothing() {
     for finding in report["findings"].as_array().unwrap() {
         assert_eq!(finding["fix"].is_null(), finding["severity"] == "fine", "{finding:#}");
     }
-    let after = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten().filter(is_scratch).count();
+    let after = std::fs::read_dir(daemon.directory.path()).unwrap().flatten().filter(is_scratch).count();
     assert!(after <= before, "a directory was left");
 
     let long = run(&config, &["doctor"]).stdout;
