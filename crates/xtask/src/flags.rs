@@ -40,6 +40,8 @@ pub enum Command {
         #[arg(long, default_value = "all", value_name = "VERSION|all")]
         nix: String,
     },
+    /// Write nixos/options.md from the options of the NixOS module
+    NixosOptions,
     /// Cross-build darwin-agent for the guest (x86_64-apple-darwin) into target/darwin, and check the result
     Darwin(DarwinFlags),
     /// Build what users install into target/dist: an archive and a Debian package, with checksums

@@ -9,6 +9,7 @@ mod dist;
 mod flags;
 mod in_world;
 mod nix_roots;
+mod nixos;
 mod packages;
 mod task;
 mod test;
@@ -52,6 +53,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Darwin(flags) => darwin::run(&Workspace::find()?, &flags).map(|()| true),
         Command::Dist(flags) => dist::run(&Workspace::find()?, &flags).map(|()| true),
         Command::NixRoots { nix } => nix_roots::run(&Workspace::find()?, &nix),
+        Command::NixosOptions => nixos::options_page::run(&Workspace::find()?),
     }
 }
 
