@@ -91,7 +91,7 @@ pub fn select(wanted: &str) -> Result<Vec<Release>> {
 
 /// The root of this release, made if need be; an error says why it can't be had.
 pub fn root(target: &Path, release: Release) -> Result<PathBuf> {
-    let root = target.join("nix-roots").join(release.version);
+    let root = place(target, release);
     let recipe = recipe(release);
     if fs::read_to_string(root.join(STAMP)).is_ok_and(|stamp| stamp == recipe) {
         return Ok(root);
@@ -110,6 +110,11 @@ pub fn root(target: &Path, release: Release) -> Result<PathBuf> {
     fs::remove_dir_all(&cache)?;
     progress(&format!("unpacked {} packages in {:.0} s", packages.len(), started.elapsed().as_secs_f64()));
     Ok(root)
+}
+
+/// Where the root of this release is, if it has been made.
+pub fn place(target: &Path, release: Release) -> PathBuf {
+    target.join("nix-roots").join(release.version)
 }
 
 fn recipe(release: Release) -> String {

@@ -9,6 +9,8 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::nix_roots::{self, RELEASES};
+
 /// One version of it.
 #[derive(Debug, Clone)]
 pub struct Instantiate {
@@ -37,6 +39,13 @@ impl Instantiate {
         ])
     }
 
+    /// The machine's, else that of a root which `cargo xtask nix-roots` has made.
+    pub fn any(target: &Path) -> Result<Self> {
+        let roots = RELEASES.iter().map(|release| nix_roots::place(target, *release));
+        Self::on_path()
+            .or_else(|error| roots.map(|root| Self::unpacked(&root)).find_map(Result::ok).ok_or(error))
+    }
+
     fn new(words: Vec<PathBuf>) -> Result<Self> {
         let mut found = Self { version: String::new(), words };
         let output = found.run(["--version"])?;
@@ -54,14 +63,8 @@ impl Instantiate {
         serde_json::from_slice(&output.stdout).context("it printed no JSON")
     }
 
-    /// Whether it understands a file; the error is what it said.
-    pub fn parse(&self, file: &Path) -> Result<()> {
-        let output = self.run([OsStr::new("--parse"), file.as_os_str()])?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
-        Ok(())
-    }
-
-    fn run<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Result<Output> {
+    /// Runs it; an error is that it does not start.
+    pub fn run<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Result<Output> {
         let (program, first) = self.words.split_first().context("no program")?;
         Command::new(program)
             .args(first)

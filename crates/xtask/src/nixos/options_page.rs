@@ -36,7 +36,7 @@ enum Literal {
 
 /// Writes the page.
 pub fn run(workspace: &Workspace) -> Result<bool> {
-    let nix = Instantiate::on_path().context("this needs nix-instantiate")?;
+    let nix = Instantiate::any(&workspace.target).context("this needs nix-instantiate")?;
     let page = workspace.project.join(PAGE);
     fs::write(&page, render(workspace, &nix)?)
         .with_context(|| format!("failed to write {}", page.display()))?;

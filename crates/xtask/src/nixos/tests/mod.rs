@@ -5,19 +5,17 @@ mod files;
 mod front_ends;
 mod rendering;
 
-use std::path::PathBuf;
-
 use serde_json::Value;
 
 use super::instantiate::Instantiate;
 use super::options_page::EVALUATE;
-use crate::nix_roots::RELEASES;
+use crate::nix_roots::{self, RELEASES};
 use crate::workspace::Workspace;
 
 /// Every Nix that is at hand: the machine's, and those of roots that `cargo xtask nix-roots` has made. Says which are not.
 fn every_nix(workspace: &Workspace) -> Vec<Instantiate> {
     let roots = RELEASES.iter().map(|release| {
-        let root: PathBuf = workspace.target.join("nix-roots").join(release.version);
+        let root = nix_roots::place(&workspace.target, *release);
         (format!("Nix {}", release.version), Instantiate::unpacked(&root))
     });
     let mut found: Vec<Instantiate> = Vec::new();
