@@ -6,6 +6,14 @@ let
   inherit (pkgs) lib;
   inherit (pkgs.darling-builder) src;
 
+  nixFiles = lib.fileset.toSource {
+    root = ../.;
+    # Fixtures are written as their tests need them.
+    fileset = lib.fileset.difference (lib.fileset.fileFilter (
+      file: file.hasExt "nix"
+    ) ../.) ../fixtures;
+  };
+
   # A package of the workspace built once more, with another command in place of the build.
   cargo =
     name: inputs: command:
@@ -34,7 +42,9 @@ let
         system.stateVersion = "26.05";
         services.darling-builder.enable = true;
       };
+      failed = map (one: one.message) (builtins.filter (one: !one.assertion) nixos.config.assertions);
     in
+    assert lib.assertMsg (failed == [ ]) (lib.concatStringsSep "\n" failed);
     pkgs.writeText "darling-builder-evaluation-${name}"
       nixos.config.systemd.units."darling-builder.service".text;
 in
@@ -52,7 +62,7 @@ in
   format-nix =
     pkgs.runCommand "darling-builder-format-nix" { nativeBuildInputs = [ pkgs.nixfmt ]; }
       ''
-        find ${src} -name '*.nix' -exec nixfmt --check {} +
+        find ${nixFiles} -name '*.nix' -exec nixfmt --check {} +
         touch $out
       '';
 

@@ -16,6 +16,7 @@
       ../fixtures
       ../nixos
       ../rustfmt.toml
+      ../templates
       ../units
     ];
   };
