@@ -111,6 +111,8 @@ fn apt(directory: &Path) -> Command {
         "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false".into(),
         "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".into(),
         "Acquire::Retries=2".into(),
+        // A mirror may be behind the date of its lists; the versions are named and what comes is signed.
+        "Acquire::Check-Valid-Until=false".into(),
         "Acquire::http::Timeout=30".into(),
     ] {
         command.args(["-o", &option]);

@@ -162,14 +162,17 @@ impl World {
         let spec = scratch.path.join("world.json");
         fs::write(&spec, serde_json::to_vec(self)?)?;
         // Its standard input is its lifeline: it ends when this process does, however that happens.
-        let mut world = Command::new("unshare")
+        // Whoever starts us in the background may have let us ignore signals, and that is inherited: then Nix would not end at
+        // Ctrl-C, and its own builds would differ from ours, which have no signal ignored.
+        let mut world = Command::new("env")
+            .args(["--default-signal", "unshare"])
             .args(["--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child"])
             .arg(std::env::current_exe()?)
             .arg("world-init")
             .arg(&spec)
             .stdin(Stdio::piped())
             .spawn()
-            .context("failed to run unshare (package util-linux)")?;
+            .context("failed to run env (package coreutils)")?;
         // `wait` would close the lifeline first.
         let lifeline = world.stdin.take();
         let status = world.wait()?;
