@@ -22,6 +22,10 @@ const WORLD_LIMIT_SECONDS: u64 = 900;
 pub fn run(workspace: &Workspace, flags: &TestFlags) -> Result<bool> {
     let mut report = Report::default();
     if flags.only.is_none() && !flags.end_to_end {
+        // The module for NixOS is evaluated with them. One that can't be had is reported further down.
+        for release in nix_roots::select(&flags.nix)? {
+            let _ = nix_roots::root(&workspace.target, release);
+        }
         rust_checks::run(workspace, &mut report)?;
     }
     match possible() {
