@@ -4,7 +4,7 @@
 //! sources. The result is checked here, byte for byte, because what Darling's loader dislikes shows as a crash of a
 //! build much later: see [`mach_o`].
 
-mod install;
+pub mod install;
 mod mach_o;
 pub mod std_library;
 pub mod zig;

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::darwin::std_library::Source;
 use crate::packages::Package;
+use crate::vm_test::Backend;
 use crate::world::FrontEnd;
 
 /// Development tasks of darling-builder.
@@ -32,6 +33,15 @@ pub enum Command {
     },
     /// Build GNU packages from source for x86_64-darwin inside Darling, and print a table of how far each came
     Packages(PackagesFlags),
+    /// Install the product in a machine of its own and try it in twelve stages (see docs/vm-test.md)
+    VmTest(VmTestFlags),
+    /// Run the stages in the machine that this is (used by the machines of vm-test)
+    #[command(hide = true)]
+    VmStages {
+        /// What to do, JSON
+        #[arg(long, value_name = "FILE")]
+        plan: PathBuf,
+    },
     /// Run a command in a world as the tests have it: root, Nix single-user, the daemon and the hook set up
     InWorld(InWorldFlags),
     /// Unpack Debian's Nix packages of several suites below target/nix-roots, as root directories to run them in
@@ -102,6 +112,43 @@ pub struct PackagesFlags {
     /// Build again what earlier runs have built
     #[arg(long)]
     pub fresh: bool,
+}
+
+/// Flags of `vm-test`.
+#[derive(Debug, Args)]
+pub struct VmTestFlags {
+    /// Where; by default the best that works, and it says which and why
+    #[arg(long, value_enum, value_name = "PLACE")]
+    pub backend: Option<Backend>,
+    /// Only these stages
+    #[arg(long, value_name = "N[,M]", value_delimiter = ',')]
+    pub stage: Vec<u8>,
+    /// What runs inside slots; by default Darling if this machine has it (but not where the processor is emulated)
+    #[arg(long, value_enum, default_value = "auto")]
+    pub guest: GuestFlag,
+    /// Leave the machine running, with the product installed, and say how to enter it
+    #[arg(long)]
+    pub keep: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write the JUnit report there [default: target/vm-test/junit.xml]
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Break what this stage tests, to see that it fails; later stages are left out
+    #[arg(long = "break", value_name = "N")]
+    pub broken: Option<u8>,
+}
+
+/// What runs inside slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GuestFlag {
+    /// What fits
+    Auto,
+    /// Darling, of this machine
+    Darling,
+    /// The stand-in
+    StandIn,
 }
 
 /// Flags of `test`.

@@ -13,6 +13,7 @@ mod nixos;
 mod packages;
 mod task;
 mod test;
+mod vm_test;
 mod workspace;
 mod world;
 
@@ -28,8 +29,7 @@ use workspace::Workspace;
 fn main() -> ExitCode {
     let flags = Flags::parse();
     match run(flags.command) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(status) => status,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -37,9 +37,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// `false`: it was done, and the result is bad.
-fn run(command: Command) -> Result<bool> {
-    match command {
+fn run(command: Command) -> Result<ExitCode> {
+    // `false`: it was done, and the result is bad.
+    let good = match command {
+        Command::VmStages { plan } => return Ok(vm_test::runner::run(&plan)),
         Command::WorldInit { spec } => world::init::run(&spec).map(|()| true),
         Command::WorldTask => task::run(),
         Command::Test(flags) => test::run(&Workspace::find()?, &flags),
@@ -49,12 +50,14 @@ fn run(command: Command) -> Result<bool> {
         }
         Command::Bench { what: BenchCommand::Hash(flags) } => bench::hash::run(&Workspace::find()?, &flags),
         Command::Packages(flags) => packages::run(&Workspace::find()?, &flags),
+        Command::VmTest(flags) => vm_test::run(&Workspace::find()?, &flags),
         Command::InWorld(flags) => in_world::run(&Workspace::find()?, &flags),
         Command::Darwin(flags) => darwin::run(&Workspace::find()?, &flags).map(|()| true),
         Command::Dist(flags) => dist::run(&Workspace::find()?, &flags).map(|()| true),
         Command::NixRoots { nix } => nix_roots::run(&Workspace::find()?, &nix),
         Command::NixosOptions => nixos::options_page::run(&Workspace::find()?),
-    }
+    }?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A line that says what takes time.

@@ -71,7 +71,7 @@ fn prepare(directory: &Path, kind: &str, suite: &str) -> Result<()> {
 }
 
 /// Where this machine gets Debian from: what its apt would fetch for its own suite. Needs no lists to be there.
-fn archive() -> Result<String> {
+pub fn archive() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let value = |key: &str| release.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
     let output = Command::new("apt-get")

@@ -33,7 +33,7 @@ pub fn inside(world: World, packages: &[Package], jobs: usize) -> Result<bool> {
     daemon::configure(&session.world, &format!("max-jobs = {jobs}\n{LIMITS}"))?;
     session.start_daemons(false)?;
     add_sources(&session)?;
-    let toolchain = add(&session, &["--add"], &kept.join("toolchain"))?;
+    let toolchain = add(session.root_command("nix-store"), &["--add"], &kept.join("toolchain"))?;
 
     let bench = Bench {
         session: &session,
@@ -88,14 +88,15 @@ fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
 
 fn add_sources(session: &Session) -> Result<()> {
     for source in sources::wanted(Path::new(PROJECT))?.values() {
-        add(session, &["--add-fixed", "sha256"], &Path::new(KEPT).join("sources").join(&source.file))?;
+        let file = Path::new(KEPT).join("sources").join(&source.file);
+        add(session.root_command("nix-store"), &["--add-fixed", "sha256"], &file)?;
     }
     Ok(())
 }
 
-fn add(session: &Session, how: &[&str], path: &Path) -> Result<String> {
-    let mut command = session.root_command("nix-store");
-    let finished = limited::run(command.args(how).arg(path), ADD_LIMIT)?.must_succeed()?;
+/// Adds a path to the store by `nix-store` with these options; returns where it is then.
+pub fn add(mut nix_store: Command, how: &[&str], path: &Path) -> Result<String> {
+    let finished = limited::run(nix_store.args(how).arg(path), ADD_LIMIT)?.must_succeed()?;
     Ok(String::from_utf8(finished.stdout)?.trim().to_owned())
 }
 

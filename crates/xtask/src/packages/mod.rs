@@ -6,10 +6,10 @@
 mod inside;
 mod log;
 mod report;
-mod sources;
-mod toolchain;
+pub mod sources;
+pub mod toolchain;
 
-pub use inside::inside;
+pub use inside::{add, inside};
 
 use std::fs;
 

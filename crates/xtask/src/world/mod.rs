@@ -114,6 +114,7 @@ impl FrontEnd {
 
 /// What runs inside slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Guest {
     /// The stand-in.
     Linux,

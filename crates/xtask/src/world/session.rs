@@ -47,8 +47,13 @@ pub struct Built {
 impl Build {
     /// `attribute` of the fixture file `file`.
     pub fn of(file: &str, attribute: &str) -> Self {
+        Self::at(&Path::new(PROJECT).join("fixtures").join(file), attribute)
+    }
+
+    /// `attribute` of any file.
+    pub fn at(file: &Path, attribute: &str) -> Self {
         Self {
-            file: format!("{PROJECT}/fixtures/{file}"),
+            file: file.display().to_string(),
             attributes: vec![attribute.into()],
             arguments: Vec::new(),
             limit: LIMIT,
@@ -72,6 +77,23 @@ impl Build {
     pub fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
         self
+    }
+
+    /// `nix-build` of it, given one without arguments.
+    pub fn command(&self, nix_build: Command) -> Command {
+        let mut command = self.instantiation(nix_build);
+        command.arg("--no-out-link");
+        command
+    }
+
+    /// `nix-instantiate` of it, given one without arguments.
+    pub fn instantiation(&self, mut nix_instantiate: Command) -> Command {
+        nix_instantiate.arg(&self.file);
+        for attribute in &self.attributes {
+            nix_instantiate.args(["-A", attribute]);
+        }
+        nix_instantiate.args(&self.arguments);
+        nix_instantiate
     }
 
     /// May take this long.
@@ -219,13 +241,7 @@ impl Session {
 
     /// nix-build, not yet started.
     pub fn build_command(&self, build: &Build) -> Command {
-        let mut command = self.command("nix-build");
-        command.arg(&build.file).arg("--no-out-link");
-        for attribute in &build.attributes {
-            command.args(["-A", attribute]);
-        }
-        command.args(&build.arguments);
-        command
+        build.command(self.command("nix-build"))
     }
 
     /// Builds and waits.
@@ -236,12 +252,7 @@ impl Session {
 
     /// The derivation that a build would build.
     pub fn instantiate(&self, build: &Build) -> Result<PathBuf> {
-        let mut command = self.command("nix-instantiate");
-        command.arg(&build.file);
-        for attribute in &build.attributes {
-            command.args(["-A", attribute]);
-        }
-        command.args(&build.arguments);
+        let mut command = build.instantiation(self.command("nix-instantiate"));
         let finished = limited::run(&mut command, LIMIT)?.must_succeed()?;
         let text = String::from_utf8(finished.stdout)?;
         Ok(PathBuf::from(text.lines().next().context("no derivation")?))
