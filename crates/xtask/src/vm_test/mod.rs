@@ -35,7 +35,7 @@ use crate::progress;
 use crate::workspace::Workspace;
 use crate::world::Guest;
 use plan::Plan;
-use report::Report;
+use report::{Report, printable};
 use watch::Seen;
 
 /// Below cargo's target directory.
@@ -72,7 +72,7 @@ pub fn run(workspace: &Workspace, flags: &VmTestFlags) -> Result<bool> {
     let began = Instant::now();
     let mut started = (prepared.start)()?;
     let seen = watch::until_end(&mut started.running, &mut |line| {
-        progress(&format!("{:>6.1} s  {line}", began.elapsed().as_secs_f64()));
+        progress(&format!("{:>6.1} s  {}", began.elapsed().as_secs_f64(), printable(line)));
     });
     let report = match seen {
         Ok(seen) => report_of(backend, because, guest, seen, began),

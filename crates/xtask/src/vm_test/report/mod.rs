@@ -117,11 +117,11 @@ impl Report {
             let _ = writeln!(text, "{:<8} {:<16} {:>7.1} s", row.verdict.word(), row.step.title(), row.seconds);
             match &row.verdict {
                 Verdict::Passed(notes) => notes.iter().for_each(|note| {
-                    let _ = writeln!(text, "         {note}");
+                    let _ = writeln!(text, "         {}", printable(note));
                 }),
                 Verdict::Failed(reason) | Verdict::Skipped(reason) => {
                     for line in reason.lines() {
-                        let _ = writeln!(text, "         {line}");
+                        let _ = writeln!(text, "         {}", printable(line));
                     }
                 }
             }
@@ -133,6 +133,11 @@ impl Report {
         let _ = writeln!(text, "\n{passed} passed, {failed} failed, {skipped} skipped; {:.0} s in all", self.seconds);
         text
     }
+}
+
+/// What builders and consoles print is not for a terminal.
+pub fn printable(line: &str) -> String {
+    line.replace(|character: char| character.is_control() && character != '\n' && character != '\t', "·")
 }
 
 #[cfg(test)]
