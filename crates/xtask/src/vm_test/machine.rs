@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -93,10 +92,10 @@ impl Machine {
     pub fn user(&self, program: &str) -> Result<Command> {
         let name = &self.plan.user;
         let user = User::from_name(name)?.with_context(|| format!("this machine has no user {name}"))?;
-        let mut command = Command::new(program);
+        // With its groups: who may ask nix-daemon can depend on them.
+        let mut command = Command::new("setpriv");
         command
-            .uid(user.uid.as_raw())
-            .gid(user.gid.as_raw())
+            .args([&format!("--reuid={}", user.uid), &format!("--regid={}", user.gid), "--init-groups", "--", program])
             .env("HOME", &user.dir)
             .env("USER", name)
             .env("NIX_REMOTE", "daemon")

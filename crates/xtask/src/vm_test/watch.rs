@@ -100,6 +100,15 @@ pub fn until_end(running: &mut Running, tell: &mut dyn FnMut(&str)) -> Result<Se
 fn take(event: Event, state: State, seen: &mut Seen, tell: &mut dyn FnMut(&str)) -> State {
     match event {
         Event::Beat => return state,
+        Event::Started { .. } if matches!(state, State::Runs { .. }) => {
+            let reason = "the machine was reset, and nobody had asked for it";
+            if let State::Runs { step: Some((step, since, _)) } = state {
+                let verdict = Verdict::Failed(reason.into());
+                seen.rows.push(Row { step, seconds: since.elapsed().as_secs_f64(), verdict });
+            }
+            seen.broken = Some(reason.into());
+            return State::Done;
+        }
         Event::Started { machine, resumed } => {
             tell(&format!("{machine}{}", if resumed { ", after the reset" } else { "" }));
             seen.machine = machine;
@@ -254,6 +263,13 @@ mod tests {
         assert!(seen.broken.unwrap().starts_with("the machine hangs: no sign of life for 2 s"));
         assert_eq!(seen.rows.len(), 1);
         assert!(took < Duration::from_secs(4), "{took:?}");
+    }
+
+    #[test]
+    fn a_machine_that_resets_itself_is_noticed() {
+        let (seen, _, _) = watched("started; begun 60; started; exec sleep 1", true);
+        assert_eq!(seen.broken.unwrap(), "the machine was reset, and nobody had asked for it");
+        assert_eq!(seen.rows.len(), 1);
     }
 
     #[test]

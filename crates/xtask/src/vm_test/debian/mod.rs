@@ -8,6 +8,7 @@ pub mod image;
 mod settings;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -23,18 +24,12 @@ use crate::workspace::Workspace;
 /// programs are commonly built against.
 const SUITE: &str = "bookworm";
 
-/// What the tree has beyond Debian's essential packages. The kernel is for the virtual machine.
-const PACKAGES: &[&str] = &[
-    "systemd",
-    "systemd-sysv",
-    "dbus",
-    "nix-bin",
-    "nix-setup-systemd",
-    "openssh-client",
-    "procps",
-    "initramfs-tools",
-    "linux-image-cloud-amd64",
-];
+/// What debootstrap puts into the tree. It knows nothing of virtual packages, which others below depend on.
+const BASE: &[&str] = &["systemd", "systemd-sysv", "dbus", "procps", "zstd", "ca-certificates"];
+
+/// What apt adds. The kernel is for the virtual machine.
+const PACKAGES: &[&str] =
+    &["nix-bin", "nix-setup-systemd", "openssh-client", "initramfs-tools", "linux-image-cloud-amd64"];
 
 /// Where a machine finds its payload.
 pub const PAYLOAD: &str = "/vm-test/payload";
@@ -63,19 +58,34 @@ pub fn tree(workspace: &Workspace) -> Result<PathBuf> {
     }
     let packages = directory.join("packages");
     fs::create_dir_all(&packages)?;
-    let log = fs::File::create(directory.join("debootstrap.log"))?;
-    let status = Command::new("debootstrap")
-        .args(["--variant=minbase", &format!("--include={}", PACKAGES.join(","))])
-        .arg(format!("--cache-dir={}", fs::canonicalize(&packages)?.display()))
-        .arg(SUITE)
-        .arg(&tree)
-        .arg(apt::archive()?)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .status()
-        .context("failed to run debootstrap")?;
-    ensure!(status.success(), "debootstrap failed; see {}", directory.join("debootstrap.log").display());
+    let log = directory.join("debootstrap.log");
+    let file = fs::File::create(&log)?;
+    let logged = |command: &mut Command| {
+        let status = command
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file.try_clone()?)
+            .status()
+            .with_context(|| format!("failed to run {}", command.get_program().display()))?;
+        ensure!(status.success(), "{} failed; see {}", command.get_program().display(), log.display());
+        anyhow::Ok(())
+    };
+    logged(
+        Command::new("debootstrap")
+            .args(["--variant=minbase", &format!("--include={}", BASE.join(","))])
+            .arg(format!("--cache-dir={}", fs::canonicalize(&packages)?.display()))
+            .arg(SUITE)
+            .arg(&tree)
+            .arg(apt::archive()?),
+    )?;
+    // Nothing is to be started in there.
+    let policy = tree.join("usr/sbin/policy-rc.d");
+    fs::write(&policy, "#!/bin/sh\nexit 101\n")?;
+    fs::set_permissions(&policy, fs::Permissions::from_mode(0o755))?;
+    let inside = ["apt-get", "install", "--yes", "--no-install-recommends"];
+    logged(Command::new("chroot").arg(&tree).args(inside).args(PACKAGES))?;
+    fs::remove_file(&policy)?;
     settings::apply(&tree)?;
     fs::write(stamp, recipe)?;
     progress(&format!("made it in {:.0} s", started.elapsed().as_secs_f64()));
@@ -89,7 +99,7 @@ pub fn directory(workspace: &Workspace) -> PathBuf {
 
 /// From what the tree is made; equal recipes make equal trees.
 pub fn recipe() -> String {
-    format!("1\n{SUITE}\n{}\n{}", PACKAGES.join(" "), settings::recipe())
+    format!("1\n{SUITE}\n{}\n{}\n{}", BASE.join(" "), PACKAGES.join(" "), settings::recipe())
 }
 
 /// Installs a package whose program is missing.

@@ -89,7 +89,8 @@ pub fn apply(tree: &Path) -> Result<()> {
     for directory in [PAYLOAD, SHARED] {
         fs::create_dir_all(tree.join(directory.trim_start_matches('/')))?;
     }
-    inside(tree, &["useradd", "--create-home", "--shell", "/bin/bash", USER])?;
+    // Debian lets only this group ask nix-daemon.
+    inside(tree, &["useradd", "--create-home", "--shell", "/bin/bash", "--groups", "nix-users", USER])?;
     inside(tree, &["passwd", "--quiet", "--delete", "root"])?;
     // The lists and archives of apt are of no use without a network.
     inside(tree, &["apt-get", "clean"])
