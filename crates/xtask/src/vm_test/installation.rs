@@ -7,7 +7,6 @@ use anyhow::{Context, Result, ensure};
 
 use super::machine::Machine;
 use super::manifest::Manifest;
-use crate::world::Guest;
 
 /// Where we keep the list of the machine's files.
 const MANIFEST: &str = "files-before.json";
@@ -30,10 +29,7 @@ impl Machine {
     /// What the machine's owner writes: the guest, and that one may log in. The rest is as it comes.
     fn configure(&self) -> Result<()> {
         let guest = self.plan.guest.as_str();
-        let mut text = format!("guest = \"{guest}\"\n");
-        if self.plan.guest == Guest::Darling {
-            text.push_str("\n[ssh]\nenable = true\n");
-        }
+        let text = format!("guest = \"{guest}\"\n\n[ssh]\nenable = true\n");
         let file = self.config_file();
         fs::create_dir_all(file.parent().context("no directory")?)?;
         fs::write(&file, text).with_context(|| format!("failed to write {}", file.display()))

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -16,11 +16,12 @@ use super::report::{Row, Verdict};
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(50);
+/// After what a machine boots again.
+const RESET: &str = "its reset";
 /// Lines of the console that are shown when a machine dies.
 const CONSOLE_LINES: usize = 25;
 
 /// A machine that runs.
-#[derive(Debug)]
 pub struct Running {
     /// The process without which there is no machine.
     pub process: Child,
@@ -32,6 +33,8 @@ pub struct Running {
     pub bounds: Bounds,
     /// The process ends by itself when the runner does.
     pub ends_by_itself: bool,
+    /// Starts it again, if a reset ends its process.
+    pub again: Option<Box<dyn Fn() -> Result<Child>>>,
 }
 
 /// How long a machine may take.
@@ -59,21 +62,39 @@ pub struct Seen {
 }
 
 /// Where the machine is.
+#[derive(Clone, Copy)]
 enum State {
-    Boots { since: Instant, what: &'static str },
-    Runs { step: Option<(Step, Instant, Duration)> },
+    Boots { since: Instant, what: &'static str, step: Option<Current> },
+    Runs { step: Option<Current> },
     Done,
+}
+
+/// A step that has begun.
+#[derive(Clone, Copy)]
+struct Current {
+    step: Step,
+    since: Instant,
+    limit: Duration,
+}
+
+impl State {
+    fn current(self) -> Option<Current> {
+        match self {
+            State::Boots { step, .. } | State::Runs { step } => step,
+            State::Done => None,
+        }
+    }
 }
 
 /// Watches until the end; `tell` gets a line for people whenever there is something to say.
 pub fn until_end(running: &mut Running, tell: &mut dyn FnMut(&str)) -> Result<Seen> {
     let mut lines = Lines::open(&running.events)?;
     let mut seen = Seen::default();
-    let mut state = State::Boots { since: Instant::now(), what: "its start" };
+    let mut state = State::Boots { since: Instant::now(), what: "its start", step: None };
     let mut last = Instant::now();
     loop {
         // First the process, then its last words.
-        let ended = running.process.try_wait()?;
+        let mut ended = running.process.try_wait()?;
         for event in lines.read()? {
             last = Instant::now();
             state = take(event, state, &mut seen, tell);
@@ -81,16 +102,17 @@ pub fn until_end(running: &mut Running, tell: &mut dyn FnMut(&str)) -> Result<Se
         if matches!(state, State::Done) && (!running.ends_by_itself || ended.is_some()) {
             return Ok(seen);
         }
+        if let (Some(_), State::Boots { what: RESET, .. }, Some(again)) = (ended, state, &running.again) {
+            running.process = again()?;
+            ended = None;
+        }
         let trouble = match ended {
-            Some(status) if !matches!(state, State::Done) => Some(format!("the machine has died ({})", shown(status))),
+            Some(status) if !matches!(state, State::Done) => Some(format!("the machine has died ({status})")),
             _ => overdue(&state, last, running.bounds),
         };
         if let Some(trouble) = trouble {
             seen.broken = Some(format!("{trouble}{}", console_end(running)));
-            if let State::Runs { step: Some((step, since, _)) } = state {
-                let seconds = since.elapsed().as_secs_f64();
-                seen.rows.push(Row { step, seconds, verdict: Verdict::Failed(trouble) });
-            }
+            seen.rows.extend(state.current().map(|current| current.failed(&trouble)));
             return Ok(seen);
         }
         std::thread::sleep(LOOK);
@@ -102,10 +124,7 @@ fn take(event: Event, state: State, seen: &mut Seen, tell: &mut dyn FnMut(&str))
         Event::Beat => return state,
         Event::Started { .. } if matches!(state, State::Runs { .. }) => {
             let reason = "the machine was reset, and nobody had asked for it";
-            if let State::Runs { step: Some((step, since, _)) } = state {
-                let verdict = Verdict::Failed(reason.into());
-                seen.rows.push(Row { step, seconds: since.elapsed().as_secs_f64(), verdict });
-            }
+            seen.rows.extend(state.current().map(|current| current.failed(reason)));
             seen.broken = Some(reason.into());
             return State::Done;
         }
@@ -115,7 +134,8 @@ fn take(event: Event, state: State, seen: &mut Seen, tell: &mut dyn FnMut(&str))
         }
         Event::Begun { step, limit } => {
             tell(&format!("── {}: {}", step.title(), step.purpose()));
-            return State::Runs { step: Some((step, Instant::now(), Duration::from_secs(limit))) };
+            let current = Current { step, since: Instant::now(), limit: Duration::from_secs(limit) };
+            return State::Runs { step: Some(current) };
         }
         Event::Progress { line } => {
             tell(&format!("   {line}"));
@@ -129,7 +149,7 @@ fn take(event: Event, state: State, seen: &mut Seen, tell: &mut dyn FnMut(&str))
             }
             seen.rows.push(Row { step, seconds, verdict });
         }
-        Event::Reset => return State::Boots { since: Instant::now(), what: "its reset" },
+        Event::Reset => return State::Boots { since: Instant::now(), what: RESET, step: state.current() },
         Event::Journal { text } => seen.journal = Some(text),
         Event::Broken { reason } => {
             tell(&format!("the runner failed: {reason}"));
@@ -144,14 +164,14 @@ fn take(event: Event, state: State, seen: &mut Seen, tell: &mut dyn FnMut(&str))
 /// What takes too long.
 fn overdue(state: &State, last: Instant, bounds: Bounds) -> Option<String> {
     match state {
-        State::Boots { since, what } if since.elapsed() > bounds.boot => {
+        State::Boots { since, what, .. } if since.elapsed() > bounds.boot => {
             Some(format!("the machine says nothing {} s after {what}", bounds.boot.as_secs()))
         }
         State::Runs { .. } if last.elapsed() > bounds.silence => {
             Some(format!("the machine hangs: no sign of life for {} s", bounds.silence.as_secs()))
         }
-        State::Runs { step: Some((step, since, limit)) } if since.elapsed() > *limit + bounds.grace => {
-            Some(format!("{} is not over after {} s", step.title(), since.elapsed().as_secs()))
+        State::Runs { step: Some(current) } if current.since.elapsed() > current.limit + bounds.grace => {
+            Some(format!("{} is not over after {} s", current.step.title(), current.since.elapsed().as_secs()))
         }
         // The runner is done and its process is not.
         State::Done if last.elapsed() > bounds.silence => Some("the machine does not end".into()),
@@ -159,8 +179,11 @@ fn overdue(state: &State, last: Instant, bounds: Bounds) -> Option<String> {
     }
 }
 
-fn shown(status: ExitStatus) -> String {
-    status.to_string()
+impl Current {
+    fn failed(self, reason: &str) -> Row {
+        let seconds = self.since.elapsed().as_secs_f64();
+        Row { step: self.step, seconds, verdict: Verdict::Failed(reason.to_owned()) }
+    }
 }
 
 fn console_end(running: &Running) -> String {
@@ -204,20 +227,25 @@ mod tests {
     };
 
     /// A machine that is a shell script.
-    fn watched(script: &str, ends_by_itself: bool) -> (Seen, Vec<String>, Duration) {
+    fn watched(script: &str) -> (Seen, Vec<String>, Duration) {
         let directory = tempfile::tempdir().unwrap();
         let [events, console] = ["events", "console"].map(|name| directory.path().join(name));
+        for file in [&events, &console] {
+            File::create(file).unwrap();
+        }
         let prelude = "say() { printf '@vm-test %s\\n' \"$1\"; }; \
                        started() { say '{\"event\":\"started\",\"machine\":\"fake\",\"resumed\":false}'; }; \
                        begun() { say '{\"event\":\"begun\",\"step\":{\"stage\":1},\"limit\":'$1'}'; }\n";
-        let process = Command::new("sh")
-            .args(["-c", &format!("{prelude}{script}")])
-            .stdin(Stdio::null())
-            .stdout(File::create(&events).unwrap())
-            .stderr(File::create(&console).unwrap())
-            .spawn()
-            .unwrap();
-        let mut running = Running { process, events, console, bounds: BOUNDS, ends_by_itself };
+        let script = format!("{prelude}{script}");
+        let to = [events.clone(), console.clone()];
+        let start = move || {
+            let [stdout, stderr] = to.each_ref().map(|file| File::options().append(true).open(file).unwrap());
+            let mut shell = Command::new("sh");
+            Ok(shell.args(["-c", &script]).stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn()?)
+        };
+        let process = start().unwrap();
+        let again: Option<Box<dyn Fn() -> Result<Child>>> = Some(Box::new(start));
+        let mut running = Running { process, events, console, bounds: BOUNDS, ends_by_itself: true, again };
         let mut told = Vec::new();
         let started = Instant::now();
         let seen = until_end(&mut running, &mut |line| told.push(line.to_owned())).unwrap();
@@ -232,7 +260,7 @@ mod tests {
         let script = r#"started; begun 5; say '{"event":"progress","line":"it works"}'
             say '{"event":"ended","step":{"stage":1},"seconds":1.0,"verdict":{"passed":[]}}'
             say '{"event":"reset"}'; say '{"event":"started","machine":"fake","resumed":true}'; say '{"event":"done"}'"#;
-        let (seen, told, _) = watched(script, true);
+        let (seen, told, _) = watched(script);
         assert_eq!(seen.broken, None);
         assert_eq!(seen.rows.len(), 1);
         let boot = "── 1 boot: the service is up, its socket answers, doctor finds nothing broken";
@@ -240,8 +268,23 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_ends_when_it_is_reset_is_started_again() {
+        let script = r#"grep -q reset "$(readlink /proc/$$/fd/1)" && { started; say '{"event":"done"}'; exit; }
+            started; begun 5; say '{"event":"reset"}'; exit 133"#;
+        let (seen, _, _) = watched(script);
+        assert_eq!((seen.broken, seen.rows.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_machine_that_does_not_come_back_fails_the_stage_that_had_it_reset() {
+        let (seen, _, _) = watched(r#"started; begun 5; say '{"event":"reset"}'; exec sleep 60"#);
+        assert!(seen.broken.unwrap().starts_with("the machine says nothing 2 s after its reset"));
+        assert_eq!(seen.rows[0].step, Step::Stage(1));
+    }
+
+    #[test]
     fn a_machine_that_dies_fails_its_stage_at_once_with_the_end_of_its_console() {
-        let (seen, _, took) = watched("started; begun 60; echo 'Kernel panic' >&2; exit 3", true);
+        let (seen, _, took) = watched("started; begun 60; echo 'Kernel panic' >&2; exit 3");
         let broken = seen.broken.unwrap();
         assert!(broken.starts_with("the machine has died (exit status: 3)"), "{broken}");
         assert!(broken.contains("Kernel panic"), "{broken}");
@@ -251,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_is_killed_while_it_boots_is_noticed_at_once() {
-        let (seen, _, took) = watched("kill -KILL $$", true);
+        let (seen, _, took) = watched("kill -KILL $$");
         assert!(seen.broken.unwrap().starts_with("the machine has died (signal: 9 (SIGKILL))"));
         assert!(seen.rows.is_empty());
         assert!(took < Duration::from_secs(1), "{took:?}");
@@ -259,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_hangs_is_noticed_by_its_silence() {
-        let (seen, _, took) = watched("started; begun 60; exec sleep 60", true);
+        let (seen, _, took) = watched("started; begun 60; exec sleep 60");
         assert!(seen.broken.unwrap().starts_with("the machine hangs: no sign of life for 2 s"));
         assert_eq!(seen.rows.len(), 1);
         assert!(took < Duration::from_secs(4), "{took:?}");
@@ -267,21 +310,21 @@ mod tests {
 
     #[test]
     fn a_machine_that_resets_itself_is_noticed() {
-        let (seen, _, _) = watched("started; begun 60; started; exec sleep 1", true);
+        let (seen, _, _) = watched("started; begun 60; started; exec sleep 1");
         assert_eq!(seen.broken.unwrap(), "the machine was reset, and nobody had asked for it");
         assert_eq!(seen.rows.len(), 1);
     }
 
     #[test]
     fn a_machine_that_never_boots_is_noticed() {
-        let (seen, _, _) = watched("exec sleep 60", true);
+        let (seen, _, _) = watched("exec sleep 60");
         assert!(seen.broken.unwrap().starts_with("the machine says nothing 2 s after its start"));
     }
 
     #[test]
     fn a_stage_that_does_not_end_is_noticed_although_the_machine_lives() {
         let script = r#"started; begun 1; for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.5; say '{"event":"beat"}'; done"#;
-        let (seen, _, _) = watched(script, true);
+        let (seen, _, _) = watched(script);
         assert!(seen.broken.unwrap().starts_with("1 boot is not over after"));
     }
 }

@@ -54,34 +54,35 @@ pub fn prepare(workspace: &Workspace, plan: Plan, directory: &Path) -> Result<Pr
     let start = move || {
         let events = shared.join(EVENTS);
         File::create(&events)?;
+        File::create(&log)?;
         let groups = groups()?;
-        let mut command = Command::new(if keep { "setsid" } else { "setpriv" });
-        if !keep {
-            // Whatever becomes of this program, nothing stays.
-            command.args(["--pdeathsig", "KILL", "--"]);
-        }
-        command.args(["sh", "-c", INTO_GROUPS, "sh"]).args(&groups).arg("--");
-        nspawn(&mut command, &root, &groups);
-        command.arg(bind("--bind-ro", &given, PAYLOAD)).arg(bind("--bind", &shared, SHARED));
-        for file in &binds {
-            command.arg(bind("--bind-ro", file, &file.display().to_string()));
-        }
-        let console = File::create(&log)?;
-        let process = command
-            .arg("--boot")
-            .arg(format!("systemd.unit={TARGET}"))
-            .stdin(Stdio::null())
-            .stdout(console.try_clone()?)
-            .stderr(console)
-            .spawn()
-            .context("failed to run systemd-nspawn")?;
+        let boot = {
+            let (groups, log) = (groups.clone(), log.clone());
+            let (root, shared, given) = (root.clone(), shared.clone(), given.clone());
+            move || {
+                let console = File::options().append(true).open(&log)?;
+                // Whatever becomes of this program, nothing stays, unless it is to be kept.
+                let mut command = Command::new(if keep { "setsid" } else { "setpriv" });
+                command.args(if keep { [].as_slice() } else { &["--pdeathsig", "KILL", "--"] });
+                command.args(["sh", "-c", INTO_GROUPS, "sh"]).args(&groups).arg("--");
+                nspawn(&mut command, &root, &groups);
+                command.arg(bind("--bind-ro", &given, PAYLOAD)).arg(bind("--bind", &shared, SHARED));
+                command.args(binds.iter().map(|file| bind("--bind-ro", file, &file.display().to_string())));
+                command.args(["--boot", &format!("systemd.unit={TARGET}")]);
+                command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
+                command.spawn().context("failed to run systemd-nspawn")
+            }
+        };
+        let process = boot()?;
         let pid = process.id();
         let enter = format!(
             "nsenter --all --target $(pgrep --parent {pid}) -- /bin/bash --login\n  \
              it ends with: kill -KILL $(pgrep --parent {pid})\n  its files: {}",
             root.display()
         );
-        let running = Running { process, events, console: log, bounds: BOUNDS, ends_by_itself: false };
+        // With nobody to supervise it, nspawn ends when the container is reset.
+        let again: Option<Box<dyn Fn() -> Result<Child>>> = Some(Box::new(boot));
+        let running = Running { process, events, console: log, bounds: BOUNDS, ends_by_itself: false, again };
         Ok(Started { running, enter, ending: Ending::Container(groups) })
     };
     Ok(Prepared { what: "a Debian container on this machine's kernel".into(), start: Box::new(start) })

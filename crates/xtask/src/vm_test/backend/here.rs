@@ -50,7 +50,7 @@ pub fn prepare(workspace: &Workspace, plan: Plan, directory: &Path) -> Result<Pr
             .stderr(File::create(&console)?)
             .spawn()
             .context("failed to start the runner")?;
-        let running = Running { process, events, console, bounds: BOUNDS, ends_by_itself: true };
+        let running = Running { process, events, console, bounds: BOUNDS, ends_by_itself: true, again: None };
         Ok(Started { running, enter: "you are in it".into(), ending: Ending::Process })
     };
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

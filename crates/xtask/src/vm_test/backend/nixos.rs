@@ -62,7 +62,7 @@ pub fn prepare(workspace: &Workspace, directory: &Path) -> Result<Prepared> {
             .spawn()
             .context("failed to run nix")?;
         let running =
-            Running { process, events: log.clone(), console: log, bounds: BOUNDS, ends_by_itself: true };
+            Running { process, events: log.clone(), console: log, bounds: BOUNDS, ends_by_itself: true, again: None };
         let enter = format!("nix build {CHECK}.driverInteractive && ./result/bin/nixos-test-driver");
         Ok(Started { running, enter, ending: Ending::Process })
     };

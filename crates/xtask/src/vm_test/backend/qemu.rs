@@ -105,7 +105,7 @@ pub fn prepare(workspace: &Workspace, plan: Plan, directory: &Path) -> Result<Pr
             process.id()
         );
         let bounds = if kvm { KVM_BOUNDS } else { TCG_BOUNDS };
-        let running = Running { process, events, console, bounds, ends_by_itself: false };
+        let running = Running { process, events, console, bounds, ends_by_itself: false, again: None };
         Ok(Started { running, enter, ending: Ending::Process })
     };
     let what = match kvm {

@@ -28,8 +28,15 @@ const SUITE: &str = "bookworm";
 const BASE: &[&str] = &["systemd", "systemd-sysv", "dbus", "procps", "zstd", "ca-certificates"];
 
 /// What apt adds. The kernel is for the virtual machine.
-const PACKAGES: &[&str] =
-    &["nix-bin", "nix-setup-systemd", "openssh-client", "initramfs-tools", "linux-image-cloud-amd64"];
+const PACKAGES: &[&str] = &[
+    "nix-bin",
+    "nix-setup-systemd",
+    "openssh-client",
+    // The stand-in guest's; Darling has one of its own.
+    "openssh-server",
+    "initramfs-tools",
+    "linux-image-cloud-amd64",
+];
 
 /// Where a machine finds its payload.
 pub const PAYLOAD: &str = "/vm-test/payload";

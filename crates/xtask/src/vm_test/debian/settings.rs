@@ -27,6 +27,7 @@ const MASKED: &[&str] = &[
     "e2scrub_all.timer",
     "e2scrub_reap.service",
     "fstrim.timer",
+    "ssh.service",
     "systemd-tmpfiles-clean.timer",
 ];
 

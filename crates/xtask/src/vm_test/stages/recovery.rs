@@ -70,7 +70,7 @@ fn daemon_dies(machine: &mut Machine) -> Result<()> {
         machine.note("the daemon is not killed: no systemd would start it again");
         return Ok(());
     };
-    let running = begin(machine, "daemon")?;
+    let running = begin(machine, "service")?;
     let pid = String::from_utf8(machine.must(&mut show)?.stdout)?;
     let pid: i32 = pid.trim().parse().with_context(|| format!("{SERVICE} has no process: {pid}"))?;
     ensure!(pid > 1, "{SERVICE} does not run");
@@ -79,10 +79,10 @@ fn daemon_dies(machine: &mut Machine) -> Result<()> {
     let gone = || Ok(!machine.slot_processes()?.iter().any(|process| before.contains(&process.pid)));
     machine.wait(20, "every process of the slots is gone with the daemon", gone)?;
     let finished = running.finish(machine.bound(120))?;
-    told(machine, "daemon", &finished, "daemon")?;
+    told(machine, "service", &finished, "daemon")?;
     machine.daemon_answers(60)?;
     machine.nothing_runs(20)?;
-    machine.next_build_works("daemon")
+    machine.next_build_works("service")
 }
 
 /// An error unless the build failed and said so.

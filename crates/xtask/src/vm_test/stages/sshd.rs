@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::vm_test::machine::Machine;
 use crate::vm_test::ssh::Ssh;
 use crate::vm_test::stage::{Need, Sabotage, Stage};
+use crate::world::Guest;
 use crate::world::limited::Finished;
 
 /// The stage.
@@ -18,7 +19,7 @@ pub const STAGE: Stage = Stage {
     number: 5,
     name: "sshd",
     purpose: "a key logs in on 127.0.0.1 only; passwords, other keys, other addresses and forwarding are refused",
-    needs: &[Need::Darling, Need::Ssh],
+    needs: &[Need::Ssh],
     limit: 240,
     run,
     across_reset: None,
@@ -31,10 +32,19 @@ fn run(machine: &mut Machine) -> Result<()> {
     let finished = machine.run(ssh.by_key(machine, &ssh.client_key).arg("echo ok; uname -s; id -un"), 60)?;
     let finished = finished.must_succeed().context("the key does not log in")?;
     let said = String::from_utf8_lossy(&finished.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
-    ensure!(said == "ok Darwin builder", "expected `ok Darwin builder`, got {said:?}");
+    let system = match machine.plan.guest {
+        Guest::Darling => "Darwin",
+        Guest::Linux => "Linux",
+    };
+    ensure!(said == format!("ok {system} builder"), "expected `ok {system} builder`, got {said:?}");
     machine.say(format!("by key: {said}, after {:.1} s", finished.wall.as_secs_f64()));
     let status = machine.run(ssh.by_key(machine, &ssh.client_key).arg("exit 7"), 60)?;
     ensure!(status.status.code() == Some(7), "expected exit status 7: {}", status.describe());
+
+    let mut root = ssh.command(machine);
+    root.args(["-o", "BatchMode=yes", "-i"]).arg(&ssh.client_key).args(["root@127.0.0.1", "echo ok"]);
+    let root = machine.run(&mut root, 60)?.must_succeed().context("the key does not log in as root")?;
+    ensure!(root.stdout == b"ok\n", "expected `ok` as root: {}", root.describe());
 
     let other = machine.scratch("other-key");
     make_key(machine, &other)?;
