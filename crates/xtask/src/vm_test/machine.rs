@@ -161,8 +161,8 @@ impl Machine {
         self.wait(seconds, "no build and no busy slot is left", || {
             let status = self.status()?;
             let builds = status["builds"].as_array().map_or(0, Vec::len);
-            let slots = status["slots"].as_array().into_iter().flatten();
-            Ok(builds == 0 && slots.filter(|slot| slot["state"] != "warm" && slot["state"] != "booting").count() == 0)
+            let mut slots = status["slots"].as_array().into_iter().flatten();
+            Ok(builds == 0 && !slots.any(|slot| slot["state"] == "busy" || slot["state"] == "stopping"))
         })
     }
 

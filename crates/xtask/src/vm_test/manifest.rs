@@ -26,6 +26,8 @@ const LEFT_OUT: &[&str] = &[
     "nix/store",
     "nix/var/nix/db",
     "nix/var/nix/temproots",
+    // Builds that fail leave links there.
+    "nix/var/nix/gcroots/auto",
     "nix/var/nix/gc.lock",
     "nix/var/nix/gc-socket",
     "nix/var/nix/daemon-socket",
