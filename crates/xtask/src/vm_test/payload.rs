@@ -11,11 +11,12 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
+use super::debian::copy;
 use super::plan::Plan;
+use super::stages;
 use crate::binaries::{self, Profile};
 use crate::flags::DarwinFlags;
 use crate::packages::{KEPT, sources, toolchain};
@@ -28,11 +29,14 @@ pub const RUNNER: &str = "xtask";
 /// Name of its plan.
 pub const PLAN: &str = "plan.json";
 
-/// Makes everything that is to be in a payload; costs nothing when it is there already.
-pub fn build(workspace: &Workspace, guest: Guest) -> Result<()> {
+/// Makes everything that a payload for the plan is to hold; costs nothing when it is there already.
+pub fn build(workspace: &Workspace, plan: &Plan) -> Result<()> {
+    announce(plan);
     binaries::build(workspace, Profile::Release)?;
-    if guest == Guest::Darling {
+    if plan.guest == Guest::Darling {
         darwin::run(workspace, &DarwinFlags::default()).context("failed to build the agent for Darling")?;
+    }
+    if has_package(plan) {
         let kept = workspace.target.join(KEPT);
         sources::download(workspace, &kept.join("sources"))?;
         toolchain::make(workspace, &kept.join("toolchain"))?;
@@ -56,7 +60,7 @@ pub fn assemble(workspace: &Workspace, plan: &Plan, directory: &Path) -> Result<
     copy(&workspace.project.join("fixtures"), &directory.join("fixtures"))?;
     copy(&std::env::current_exe()?, &directory.join(RUNNER))?;
     fs::write(directory.join(PLAN), serde_json::to_vec_pretty(plan)?)?;
-    if plan.guest == Guest::Darling {
+    if has_package(plan) {
         for (name, from) in package_inputs(workspace) {
             copy(&from, &directory.join(name))?;
         }
@@ -69,17 +73,12 @@ fn package_inputs(workspace: &Workspace) -> [(&'static str, PathBuf); 2] {
     ["sources", "toolchain"].map(|name| (name, workspace.target.join(KEPT).join(name)))
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let status = Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(to).status();
-    ensure!(status.context("failed to run cp")?.success(), "failed to copy {}", from.display());
-    Ok(())
+/// Whether a package is to be built from source.
+fn has_package(plan: &Plan) -> bool {
+    plan.guest == Guest::Darling && plan.stages.contains(&stages::package::STAGE.number)
 }
 
-/// Says what is being put together.
-pub fn announce(guest: Guest) {
-    let what = match guest {
-        Guest::Darling => "programs, sources and compiler",
-        Guest::Linux => "programs",
-    };
+fn announce(plan: &Plan) {
+    let what = if has_package(plan) { "programs, sources and compiler" } else { "programs" };
     progress(&format!("putting together what the machine is given: {what} …"));
 }

@@ -37,8 +37,7 @@ pub fn prepare(workspace: &Workspace, plan: Plan, directory: &Path) -> Result<Pr
     debian::require("systemd-nspawn", "systemd-container")?;
     let tree = debian::tree(workspace)?;
     let plan = Plan { install: true, reboot: true, payload: PAYLOAD.into(), ..plan };
-    payload::announce(plan.guest);
-    payload::build(workspace, plan.guest)?;
+    payload::build(workspace, &plan)?;
     let given = directory.join("payload");
     payload::assemble(workspace, &plan, &given)?;
     let shared = directory.join("run");

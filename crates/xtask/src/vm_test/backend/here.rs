@@ -35,8 +35,7 @@ pub fn impossible() -> Option<String> {
 pub fn prepare(workspace: &Workspace, plan: Plan, directory: &Path) -> Result<Prepared> {
     let user = std::env::var("SUDO_USER").unwrap_or_else(|_| "nobody".into());
     let plan = Plan { install: false, reboot: false, user, ..plan };
-    payload::announce(plan.guest);
-    payload::build(workspace, plan.guest)?;
+    payload::build(workspace, &plan)?;
     let given = directory.join("payload");
     let plan = Plan { payload: given.clone(), ..plan };
     payload::assemble(workspace, &plan, &given)?;

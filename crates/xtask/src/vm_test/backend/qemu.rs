@@ -58,8 +58,7 @@ pub fn prepare(workspace: &Workspace, plan: Plan, directory: &Path) -> Result<Pr
     let bootable = image::bootable(workspace)?;
     let slowness = if kvm { 1 } else { TCG_SLOWNESS };
     let plan = Plan { install: true, reboot: true, payload: PAYLOAD.into(), slowness, ..plan };
-    payload::announce(plan.guest);
-    payload::build(workspace, plan.guest)?;
+    payload::build(workspace, &plan)?;
     let given = directory.join("payload");
     payload::assemble(workspace, &plan, &given)?;
     if plan.guest == Guest::Darling {

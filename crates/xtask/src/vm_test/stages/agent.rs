@@ -1,6 +1,7 @@
 //! 4: the Mach-O agent starts in a slot, greets, and carries data, exit statuses and signals both ways.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 
 use anyhow::{Context, Result, ensure};
 
@@ -19,6 +20,8 @@ pub const STAGE: Stage = Stage {
     sabotage: Sabotage { what: "the configuration names a Linux program as the agent", act: sabotage },
 };
 
+/// How a Mach-O file of 64 bits begins.
+const MACH_O: [u8; 4] = [0xcf, 0xfa, 0xed, 0xfe];
 /// Bytes sent through a slot and back.
 const BYTES: usize = 1 << 20;
 
@@ -31,7 +34,10 @@ fn run(machine: &mut Machine) -> Result<()> {
         ensure!(finding["severity"] == "fine", "doctor: {name}: {detail}");
         machine.say(format!("{name}: {detail}"));
         if name == "agent" {
-            ensure!(detail.contains("Mach-O"), "the agent is no Mach-O program: {detail}");
+            let file = detail.split(',').next().unwrap_or_default();
+            let mut magic = [0; 4];
+            File::open(file).and_then(|mut file| file.read_exact(&mut magic)).with_context(|| format!("failed to read {file}"))?;
+            ensure!(magic == MACH_O, "{file} is no Mach-O program of 64 bits: it begins with {magic:02x?}");
         }
     }
     round_trip(machine)?;
