@@ -12,8 +12,9 @@ use crate::darwin::zig;
 use crate::progress;
 use crate::workspace::{Workspace, cargo};
 
-/// Names under which `darwin-cc` is called.
-const NAMES: [&str; 5] = ["gcc", "clang", "x86_64-apple-darwin-cc", "ar", "ranlib"];
+/// Names under which `darwin-cc` is called. `ld` is only looked for: configure scripts of gettext's give up without one, and would
+/// take the host's.
+const NAMES: [&str; 6] = ["gcc", "clang", "x86_64-apple-darwin-cc", "ar", "ranlib", "ld"];
 
 /// Parts of zig's `lib` that are of no use here: other systems' C libraries, C++, documentation.
 const WITHOUT: [&str; 13] = [
@@ -39,7 +40,7 @@ pub fn make(workspace: &Workspace, directory: &Path) -> Result<()> {
     let zig = zig::find(None, &darwin)?;
     let wrapper = build_wrapper(workspace)?;
     let mut stamp = fs::read(&wrapper)?;
-    stamp.extend(zig.display().to_string().into_bytes());
+    stamp.extend(format!("{} {NAMES:?}", zig.display()).into_bytes());
     let stamp_file = directory.with_extension("stamp");
     if fs::read(&stamp_file).is_ok_and(|old| old == stamp) && directory.exists() {
         return Ok(());

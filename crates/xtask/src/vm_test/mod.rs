@@ -51,7 +51,7 @@ pub fn run(workspace: &Workspace, flags: &VmTestFlags) -> Result<bool> {
 
     let (backend, because) = choose(workspace, flags.backend)?;
     let guest = match flags.guest {
-        GuestFlag::Auto => backend::default_guest(backend),
+        GuestFlag::Auto => backend::default_guest(workspace, backend)?,
         GuestFlag::Darling => Guest::Darling,
         GuestFlag::StandIn => Guest::Linux,
     };
@@ -82,7 +82,7 @@ pub fn run(workspace: &Workspace, flags: &VmTestFlags) -> Result<bool> {
         }
     };
     if flags.keep {
-        progress(&format!("the machine runs on; to enter it:\n  {}", started.enter));
+        progress(&format!("the machine runs on; to enter it:\n  {}", started.enter()));
     } else {
         started.stop();
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Ending, Prepared, Started};
+use super::{Ending, PROCESS, Prepared, Started};
 use crate::vm_test::debian::{self, EVENTS, PAYLOAD, SHARED, TARGET};
 use crate::vm_test::plan::Plan;
 use crate::vm_test::watch::{Bounds, Running};
@@ -73,10 +73,9 @@ pub fn prepare(workspace: &Workspace, plan: Plan, directory: &Path) -> Result<Pr
             }
         };
         let process = boot()?;
-        let pid = process.id();
         let enter = format!(
-            "nsenter --all --target $(pgrep --parent {pid}) -- /bin/bash --login\n  \
-             it ends with: kill -KILL $(pgrep --parent {pid})\n  its files: {}",
+            "nsenter --all --target $(pgrep --parent {PROCESS}) -- /bin/bash --login\n  \
+             it ends with: kill -KILL $(pgrep --parent {PROCESS})\n  its files: {}",
             root.display()
         );
         // With nobody to supervise it, nspawn ends when the container is reset.

@@ -28,11 +28,14 @@ pub enum Backend {
     Here,
 }
 
+/// Stands for the number of a machine's process, which another one can have after a reset.
+pub const PROCESS: &str = "@PROCESS@";
+
 /// A machine that was started.
 pub struct Started {
     /// For watching it.
     pub running: Running,
-    /// How a person gets into it.
+    /// How a person gets into it; [`PROCESS`] stands for the number of its process.
     pub enter: String,
     /// How it is ended.
     pub ending: Ending,
@@ -92,15 +95,20 @@ pub struct Prepared {
 
 /// The guest that a machine gets if nothing else is asked for: Darling if this machine has it, and a place in which it is fast
 /// enough.
-pub fn default_guest(backend: Backend) -> Guest {
-    let emulated = backend == Backend::Qemu && !qemu::kvm_works();
-    match crate::darling::on_path() {
-        Some(_) if !emulated => Guest::Darling,
-        _ => Guest::Linux,
+pub fn default_guest(workspace: &Workspace, backend: Backend) -> Result<Guest> {
+    if crate::darling::on_path().is_none() {
+        return Ok(Guest::Linux);
     }
+    let emulated = backend == Backend::Qemu && qemu::without_kvm(workspace)?.is_some();
+    Ok(if emulated { Guest::Linux } else { Guest::Darling })
 }
 
 impl Started {
+    /// How a person gets into it now.
+    pub fn enter(&self) -> String {
+        self.enter.replace(PROCESS, &self.running.process.id().to_string())
+    }
+
     /// Ends the machine, and waits for it.
     pub fn stop(&mut self) {
         if let Ending::Container(_) = self.ending {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{Ending, Prepared, Started};
+use super::{Ending, PROCESS, Prepared, Started};
 use crate::vm_test::debian::{self, EVENTS, PAYLOAD, TARGET, image};
 use crate::vm_test::plan::Plan;
 use crate::vm_test::watch::{Bounds, Running};
@@ -20,6 +20,10 @@ use crate::world::Guest;
 
 /// The emulator.
 pub const PROGRAM: &str = "qemu-system-x86_64";
+/// With the machine's processor.
+pub const KVM: [&str; 4] = ["-accel", "kvm", "-cpu", "host"];
+/// With an emulated one.
+const TCG: [&str; 4] = ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"];
 const PROCESSORS: &str = "2";
 const MEMORY_MIB: &str = "4096";
 
@@ -45,16 +49,18 @@ pub fn impossible() -> Option<String> {
     (!nix::unistd::geteuid().is_root()).then(|| "needs root to make a Debian tree".into())
 }
 
-/// Whether guests run under KVM here; tried once.
-pub fn kvm_works() -> bool {
-    static WORKS: OnceLock<bool> = OnceLock::new();
-    *WORKS.get_or_init(|| debian::on_path(PROGRAM).is_some() && kvm_probe::runs("kvm").is_ok())
+/// Why KVM can't be used, if so; tried once, with the kernel that is to run.
+pub fn without_kvm(workspace: &Workspace) -> Result<Option<String>> {
+    static REASON: OnceLock<Option<String>> = OnceLock::new();
+    debian::require(PROGRAM, "qemu-system-x86")?;
+    let kernel = image::bootable(workspace)?.kernel;
+    Ok(REASON.get_or_init(|| kvm_probe::kernel_runs(&kernel).err()).clone())
 }
 
 /// Makes the disk and the payload's.
 pub fn prepare(workspace: &Workspace, plan: Plan, directory: &Path) -> Result<Prepared> {
-    debian::require(PROGRAM, "qemu-system-x86")?;
-    let kvm = kvm_works();
+    let without_kvm = without_kvm(workspace)?;
+    let kvm = without_kvm.is_none();
     let bootable = image::bootable(workspace)?;
     let slowness = if kvm { 1 } else { TCG_SLOWNESS };
     let plan = Plan { install: true, reboot: true, payload: PAYLOAD.into(), slowness, ..plan };
@@ -77,10 +83,7 @@ pub fn prepare(workspace: &Workspace, plan: Plan, directory: &Path) -> Result<Pr
             command.args(["--pdeathsig", "KILL", "--"]);
         }
         command.arg(PROGRAM).args(["-nodefaults", "-no-user-config", "-display", "none"]);
-        match kvm {
-            true => command.args(["-accel", "kvm", "-cpu", "host"]),
-            false => command.args(["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]),
-        };
+        command.args(if kvm { KVM } else { TCG });
         command.args(["-smp", PROCESSORS, "-m", MEMORY_MIB]);
         command.arg("-kernel").arg(&bootable.kernel).arg("-initrd").arg(&bootable.initrd);
         command.args(["-append", &format!("root=/dev/vda rw console=ttyS0 net.ifnames=0 systemd.unit={TARGET}")]);
@@ -99,20 +102,17 @@ pub fn prepare(workspace: &Workspace, plan: Plan, directory: &Path) -> Result<Pr
             .spawn()
             .with_context(|| format!("failed to run {PROGRAM}"))?;
         let enter = format!(
-            "socat -,raw,echo=0,escape=0x1d unix-connect:{}   (root is logged in; Ctrl-] leaves)\n  it ends with: kill {}",
-            directory.join("console.sock").display(),
-            process.id()
+            "socat -,raw,echo=0,escape=0x1d unix-connect:{}   (root is logged in; Ctrl-] leaves)\n  \
+             it ends with: kill {PROCESS}",
+            directory.join("console.sock").display()
         );
         let bounds = if kvm { KVM_BOUNDS } else { TCG_BOUNDS };
         let running = Running { process, events, console, bounds, ends_by_itself: false, again: None };
         Ok(Started { running, enter, ending: Ending::Process })
     };
-    let what = match kvm {
-        true => "a Debian virtual machine under KVM".into(),
-        false => match kvm_probe::runs("kvm") {
-            Err(reason) => format!("a Debian virtual machine with an emulated processor ({reason})"),
-            Ok(()) => "a Debian virtual machine with an emulated processor".into(),
-        },
+    let what = match without_kvm {
+        None => "a Debian virtual machine under KVM".into(),
+        Some(reason) => format!("a Debian virtual machine with an emulated processor, because KVM does not work: {reason}"),
     };
     Ok(Prepared { what, start: Box::new(start) })
 }

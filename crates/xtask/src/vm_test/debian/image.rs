@@ -24,15 +24,23 @@ pub struct Bootable {
     pub root: PathBuf,
 }
 
+/// The kernel of a tree that has been made; an error if none has.
+#[cfg(test)]
+pub fn kernel_of_made_tree(workspace: &Workspace) -> Result<PathBuf> {
+    newest(&directory(workspace).join("tree/boot"), "vmlinuz-")
+}
+
+fn newest(boot: &Path, start: &str) -> Result<PathBuf> {
+    let entries = fs::read_dir(boot).with_context(|| format!("failed to list {}", boot.display()))?;
+    let names = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let found = names.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start)));
+    found.max().with_context(|| format!("{} has no {start}…", boot.display()))
+}
+
 /// The Debian tree as a disk, made if need be.
 pub fn bootable(workspace: &Workspace) -> Result<Bootable> {
     let tree = tree(workspace)?;
     let boot = tree.join("boot");
-    let newest = |start: &str| -> Result<PathBuf> {
-        let names = fs::read_dir(&boot)?.filter_map(|entry| Some(entry.ok()?.path()));
-        let found = names.filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(start)));
-        found.max().with_context(|| format!("{} has no {start}…", boot.display()))
-    };
     let root = directory(workspace).join("root.img");
     let stamp = directory(workspace).join("root.recipe");
     if !fs::read_to_string(&stamp).is_ok_and(|old| old == recipe()) {
@@ -41,7 +49,7 @@ pub fn bootable(workspace: &Workspace) -> Result<Bootable> {
         make(&tree, &root, "vm-root", ROOT_BYTES)?;
         fs::write(stamp, recipe())?;
     }
-    Ok(Bootable { kernel: newest("vmlinuz-")?, initrd: newest("initrd.img-")?, root })
+    Ok(Bootable { kernel: newest(&boot, "vmlinuz-")?, initrd: newest(&boot, "initrd.img-")?, root })
 }
 
 /// An image with a directory's files, large enough for them.
