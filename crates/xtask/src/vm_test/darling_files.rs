@@ -21,7 +21,9 @@ pub fn needed(root: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = vec![launcher.clone(), server.clone(), tree];
     for program in [&launcher, &server] {
         let libraries = libraries(program)?;
-        let missing = libraries.into_iter().filter(|library| !root.join(library.strip_prefix("/").unwrap_or(library)).exists());
+        let missing = libraries
+            .into_iter()
+            .filter(|library| !root.join(library.strip_prefix("/").unwrap_or(library)).exists());
         paths.extend(missing);
     }
     paths.sort();

@@ -17,7 +17,7 @@ impl Machine {
     /// Takes the list of the machine's files, then installs.
     pub fn install_first(&mut self) -> Result<()> {
         // A Nix that is used makes its directories; they are not ours.
-        self.must(&mut self.root("nix-store").arg("--gc").arg("--print-roots"))?;
+        self.must(self.root("nix-store").args(["--gc", "--print-roots"]))?;
         self.must(self.user("nix-store")?.args(["--gc", "--print-roots"]))?;
         let before = Manifest::of(Path::new("/"))?;
         fs::write(self.scratch(MANIFEST), serde_json::to_vec(&before)?)?;
@@ -60,7 +60,11 @@ impl Machine {
         let file = self.scratch(MANIFEST);
         let before: Manifest = serde_json::from_slice(&fs::read(&file)?)?;
         let differences = before.differences(&Manifest::of(Path::new("/"))?);
-        ensure!(differences.is_empty(), "the machine's files are not as before:\n  {}", differences.join("\n  "));
+        ensure!(
+            differences.is_empty(),
+            "the machine's files are not as before:\n  {}",
+            differences.join("\n  ")
+        );
         self.say("the machine's files are as before");
         Ok(())
     }

@@ -25,7 +25,9 @@ fn runs(accelerator: &[&str], kernel: &Path, limit: Duration) -> Result<(), Stri
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let console = directory.path().join("console");
     let mut command = Command::new(PROGRAM);
-    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", "512"]).args(accelerator);
+    command
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", "512"])
+        .args(accelerator);
     command.arg("-kernel").arg(kernel).args(["-append", "console=ttyS0 panic=-1"]);
     command.arg("-serial").arg(format!("file:{}", console.display()));
     let finished = limited::run(&mut command, limit).map_err(|error| format!("{error:#}"))?;
@@ -64,7 +66,9 @@ mod tests {
         }
         let file = tempfile::NamedTempFile::new().unwrap();
         let limit = Duration::from_secs(10);
-        assert!(runs(&["-accel", "no-such-thing"], file.path(), limit).unwrap_err().contains("no-such-thing"));
+        assert!(
+            runs(&["-accel", "no-such-thing"], file.path(), limit).unwrap_err().contains("no-such-thing")
+        );
         assert!(runs(&["-accel", "tcg"], file.path(), limit).is_err());
     }
 

@@ -95,7 +95,13 @@ impl Machine {
         // With its groups: who may ask nix-daemon can depend on them.
         let mut command = Command::new("setpriv");
         command
-            .args([&format!("--reuid={}", user.uid), &format!("--regid={}", user.gid), "--init-groups", "--", program])
+            .args([
+                &format!("--reuid={}", user.uid),
+                &format!("--regid={}", user.gid),
+                "--init-groups",
+                "--",
+                program,
+            ])
             .env("HOME", &user.dir)
             .env("USER", name)
             .env("NIX_REMOTE", "daemon")
@@ -236,7 +242,8 @@ impl Machine {
         };
         at.insert(key.into(), value.into());
         let file = self.config_file();
-        fs::write(&file, toml::to_string(&config)?).with_context(|| format!("failed to write {}", file.display()))?;
+        fs::write(&file, toml::to_string(&config)?)
+            .with_context(|| format!("failed to write {}", file.display()))?;
         if let Some(mut restart) = self.systemctl(&["restart", SERVICE]) {
             self.run(&mut restart, 120)?;
         }

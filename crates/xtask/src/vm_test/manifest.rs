@@ -53,7 +53,9 @@ impl Manifest {
     }
 
     fn walk(&mut self, root: &Path, directory: &Path) -> Result<()> {
-        for entry in fs::read_dir(directory).with_context(|| format!("failed to list {}", directory.display()))? {
+        for entry in
+            fs::read_dir(directory).with_context(|| format!("failed to list {}", directory.display()))?
+        {
             let path = entry?.path();
             let inside = path.strip_prefix(root)?;
             if LEFT_OUT.iter().any(|name| inside == Path::new(name)) || is_of_nix(inside) {

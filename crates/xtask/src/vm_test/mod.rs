@@ -88,7 +88,8 @@ pub fn run(workspace: &Workspace, flags: &VmTestFlags) -> Result<bool> {
     }
     write(workspace, flags, &report, &directory)?;
     if !flags.keep {
-        fs::remove_dir_all(&directory).with_context(|| format!("failed to remove {}", directory.display()))?;
+        fs::remove_dir_all(&directory)
+            .with_context(|| format!("failed to remove {}", directory.display()))?;
     }
     Ok(report.succeeded())
 }

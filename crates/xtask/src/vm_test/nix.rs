@@ -55,7 +55,8 @@ impl Machine {
         let name = format!("-vm-test-{attribute}-{}", self.token);
         let status = self.status()?;
         let ended = status["recent"].as_array().into_iter().flatten();
-        let mut ours = ended.filter(|build| build["derivation"].as_str().is_some_and(|path| path.contains(&name)));
+        let mut ours =
+            ended.filter(|build| build["derivation"].as_str().is_some_and(|path| path.contains(&name)));
         let build = ours.next().with_context(|| format!("the builder has not built {name}: {status:#}"))?;
         Ok(build["fate"].as_str().unwrap_or_default().to_owned())
     }
@@ -74,7 +75,11 @@ impl Machine {
             }
             Ok(false)
         })?;
-        ensure!(ended.is_none(), "the build ended before it printed {text:?}:\n{}", ended.unwrap_or_default());
+        ensure!(
+            ended.is_none(),
+            "the build ended before it printed {text:?}:\n{}",
+            ended.unwrap_or_default()
+        );
         Ok(started.elapsed())
     }
 

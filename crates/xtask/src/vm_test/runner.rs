@@ -70,7 +70,10 @@ impl Runner {
         fs::create_dir_all(STATE_DIRECTORY)?;
         let file = Path::new(STATE_DIRECTORY).join(STATE);
         let (state, resumed) = match fs::read(&file) {
-            Ok(bytes) => (serde_json::from_slice(&bytes).context("failed to understand what an earlier run left")?, true),
+            Ok(bytes) => (
+                serde_json::from_slice(&bytes).context("failed to understand what an earlier run left")?,
+                true,
+            ),
             Err(_) => (State { token: token(), ..State::default() }, false),
         };
         emitter.emit(&Event::Started { machine: describe(), resumed });
@@ -81,10 +84,14 @@ impl Runner {
         let plan = self.machine.plan.clone();
         if let Some(left) = self.state.left.take() {
             let stage = stage::by_number(left.number)?;
-            let after = &stage.across_reset.as_ref().context("a stage was left that has no second part")?.after;
-            self.step(Step::Stage(stage.number), stage.limit, left.seconds, left.notes, |machine| after(machine, &left.kept));
+            let after =
+                &stage.across_reset.as_ref().context("a stage was left that has no second part")?.after;
+            self.step(Step::Stage(stage.number), stage.limit, left.seconds, left.notes, |machine| {
+                after(machine, &left.kept)
+            });
         } else if plan.install && self.state.next == 0 {
-            let installed = self.step(Step::Install, installation::LIMIT, 0.0, vec![], Machine::install_first);
+            let installed =
+                self.step(Step::Install, installation::LIMIT, 0.0, vec![], Machine::install_first);
             if !installed {
                 return self.end();
             }
@@ -239,16 +246,23 @@ fn token() -> String {
 /// The machine in a line: system, kernel, Nix.
 fn describe() -> String {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let system = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"');
+    let system = release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+        .unwrap_or("Linux")
+        .trim_matches('"');
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let nix = Command::new("nix-store").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+    let nix =
+        Command::new("nix-store").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
     let nix = String::from_utf8_lossy(&nix).trim().rsplit(' ').next().unwrap_or("?").to_owned();
     format!("{system}, Linux {}, Nix {nix}", kernel.trim())
 }
 
 /// The end of this boot's journal.
 fn journal() -> String {
-    let output = Command::new("journalctl").args(["--boot", "--no-pager", "--quiet", "--output=short-monotonic"]).output();
+    let output = Command::new("journalctl")
+        .args(["--boot", "--no-pager", "--quiet", "--output=short-monotonic"])
+        .output();
     let bytes = output.map(|output| output.stdout).unwrap_or_default();
     let end = &bytes[bytes.len().saturating_sub(JOURNAL_MAX)..];
     let text = String::from_utf8_lossy(end);

@@ -120,7 +120,11 @@ mod tests {
         for stage in STAGES {
             let row = format!("| {} {} | {} |", stage.number, stage.name, stage.purpose);
             assert!(page.contains(&row), "docs/vm-test.md has no row: {row}");
-            assert!(page.contains(stage.sabotage.what), "docs/vm-test.md does not say: {}", stage.sabotage.what);
+            assert!(
+                page.contains(stage.sabotage.what),
+                "docs/vm-test.md does not say: {}",
+                stage.sabotage.what
+            );
         }
     }
 

@@ -171,7 +171,11 @@ fn overdue(state: &State, last: Instant, bounds: Bounds) -> Option<String> {
             Some(format!("the machine hangs: no sign of life for {} s", bounds.silence.as_secs()))
         }
         State::Runs { step: Some(current) } if current.since.elapsed() > current.limit + bounds.grace => {
-            Some(format!("{} is not over after {} s", current.step.title(), current.since.elapsed().as_secs()))
+            Some(format!(
+                "{} is not over after {} s",
+                current.step.title(),
+                current.since.elapsed().as_secs()
+            ))
         }
         // The runner is done and its process is not.
         State::Done if last.elapsed() > bounds.silence => Some("the machine does not end".into()),
@@ -323,7 +327,8 @@ mod tests {
 
     #[test]
     fn a_stage_that_does_not_end_is_noticed_although_the_machine_lives() {
-        let script = r#"started; begun 1; for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.5; say '{"event":"beat"}'; done"#;
+        let script =
+            r#"started; begun 1; for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.5; say '{"event":"beat"}'; done"#;
         let (seen, _, _) = watched(script);
         assert!(seen.broken.unwrap().starts_with("1 boot is not over after"));
     }

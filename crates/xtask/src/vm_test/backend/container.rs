@@ -25,7 +25,8 @@ const BOUNDS: Bounds = Bounds {
 };
 
 /// Moves itself into the control groups that it is given, then becomes the command.
-const INTO_GROUPS: &str = "while [ \"$1\" != -- ]; do echo $$ > \"$1/cgroup.procs\" || exit 1; shift; done; shift; exec \"$@\"";
+const INTO_GROUPS: &str =
+    "while [ \"$1\" != -- ]; do echo $$ > \"$1/cgroup.procs\" || exit 1; shift; done; shift; exec \"$@\"";
 
 /// Why not, if so.
 pub fn impossible() -> Option<String> {

@@ -34,12 +34,16 @@ pub fn impossible(workspace: &Workspace) -> Option<String> {
         return Some("the repository has no flake.nix".into());
     }
     let mut evaluate = Command::new("nix");
-    evaluate.args(FEATURES).args(["eval", "--raw", &format!("{CHECK}.drvPath")]).current_dir(&workspace.project);
+    evaluate
+        .args(FEATURES)
+        .args(["eval", "--raw", &format!("{CHECK}.drvPath")])
+        .current_dir(&workspace.project);
     match limited::run(&mut evaluate, EVALUATION) {
         Ok(finished) if finished.status.success() => None,
         Ok(finished) => {
             let text = String::from_utf8_lossy(&finished.stderr).into_owned();
-            let error = text.lines().rev().find(|line| line.contains("error:")).unwrap_or("no answer in time");
+            let error =
+                text.lines().rev().find(|line| line.contains("error:")).unwrap_or("no answer in time");
             Some(format!("the flake's test can't be evaluated here: {}", error.trim()))
         }
         Err(error) => Some(format!("{error:#}")),
@@ -61,8 +65,14 @@ pub fn prepare(workspace: &Workspace, directory: &Path) -> Result<Prepared> {
             .stderr(file)
             .spawn()
             .context("failed to run nix")?;
-        let running =
-            Running { process, events: log.clone(), console: log, bounds: BOUNDS, ends_by_itself: true, again: None };
+        let running = Running {
+            process,
+            events: log.clone(),
+            console: log,
+            bounds: BOUNDS,
+            ends_by_itself: true,
+            again: None,
+        };
         let enter = format!("nix build {CHECK}.driverInteractive && ./result/bin/nixos-test-driver");
         Ok(Started { running, enter, ending: Ending::Process })
     };

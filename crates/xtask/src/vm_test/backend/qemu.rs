@@ -86,11 +86,15 @@ pub fn prepare(workspace: &Workspace, plan: Plan, directory: &Path) -> Result<Pr
         command.args(if kvm { KVM } else { TCG });
         command.args(["-smp", PROCESSORS, "-m", MEMORY_MIB]);
         command.arg("-kernel").arg(&bootable.kernel).arg("-initrd").arg(&bootable.initrd);
-        command.args(["-append", &format!("root=/dev/vda rw console=ttyS0 net.ifnames=0 systemd.unit={TARGET}")]);
+        command.args([
+            "-append",
+            &format!("root=/dev/vda rw console=ttyS0 net.ifnames=0 systemd.unit={TARGET}"),
+        ]);
         command.arg("-drive").arg(drive(&bootable.root, "snapshot=on"));
         command.arg("-drive").arg(drive(&payload_image, "readonly=on"));
         // Relative, because the path of a socket is short.
-        command.args(["-chardev", "socket,id=console,path=console.sock,server=on,wait=off,logfile=console.log"]);
+        command
+            .args(["-chardev", "socket,id=console,path=console.sock,server=on,wait=off,logfile=console.log"]);
         command.args(["-serial", "chardev:console"]);
         command.args(["-chardev", &format!("file,id=events,path={EVENTS}"), "-serial", "chardev:events"]);
         command.args(["-device", "virtio-rng-pci"]);
@@ -112,7 +116,9 @@ pub fn prepare(workspace: &Workspace, plan: Plan, directory: &Path) -> Result<Pr
     };
     let what = match without_kvm {
         None => "a Debian virtual machine under KVM".into(),
-        Some(reason) => format!("a Debian virtual machine with an emulated processor, because KVM does not work: {reason}"),
+        Some(reason) => format!(
+            "a Debian virtual machine with an emulated processor, because KVM does not work: {reason}"
+        ),
     };
     Ok(Prepared { what, start: Box::new(start) })
 }

@@ -33,7 +33,8 @@ pub fn kernel_of_made_tree(workspace: &Workspace) -> Result<PathBuf> {
 fn newest(boot: &Path, start: &str) -> Result<PathBuf> {
     let entries = fs::read_dir(boot).with_context(|| format!("failed to list {}", boot.display()))?;
     let names = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let found = names.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start)));
+    let found =
+        names.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start)));
     found.max().with_context(|| format!("{} has no {start}…", boot.display()))
 }
 

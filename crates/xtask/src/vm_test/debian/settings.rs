@@ -57,7 +57,10 @@ fn files() -> Vec<(String, String)> {
         (&format!("etc/systemd/system/{TARGET}"), target.to_owned()),
         // Only a virtual machine has such a port, and only whoever started it reaches it.
         ("etc/systemd/system/serial-getty@ttyS0.service.d/login.conf", login.to_owned()),
-        ("etc/systemd/journald.conf.d/console.conf", "[Journal]\nForwardToConsole=yes\nMaxLevelConsole=warning\n".to_owned()),
+        (
+            "etc/systemd/journald.conf.d/console.conf",
+            "[Journal]\nForwardToConsole=yes\nMaxLevelConsole=warning\n".to_owned(),
+        ),
     ]
     .map(|(path, text)| (path.to_owned(), text))
     .into()

@@ -114,7 +114,8 @@ impl Report {
         // Writing to a String can't fail.
         let _ = writeln!(text, "{}: {}; {guest}\n", self.backend, self.machine);
         for row in &self.rows {
-            let _ = writeln!(text, "{:<8} {:<16} {:>7.1} s", row.verdict.word(), row.step.title(), row.seconds);
+            let _ =
+                writeln!(text, "{:<8} {:<16} {:>7.1} s", row.verdict.word(), row.step.title(), row.seconds);
             match &row.verdict {
                 Verdict::Passed(notes) => notes.iter().for_each(|note| {
                     let _ = writeln!(text, "         {}", printable(note));
@@ -130,7 +131,11 @@ impl Report {
             let _ = writeln!(text, "\n{reason}");
         }
         let [passed, failed, skipped] = ["passed", "failed", "skipped"].map(|word| self.count(word));
-        let _ = writeln!(text, "\n{passed} passed, {failed} failed, {skipped} skipped; {:.0} s in all", self.seconds);
+        let _ = writeln!(
+            text,
+            "\n{passed} passed, {failed} failed, {skipped} skipped; {:.0} s in all",
+            self.seconds
+        );
         text
     }
 }
@@ -162,7 +167,9 @@ mod tests {
                 Row {
                     step: Step::Stage(9),
                     seconds: 7.5,
-                    verdict: Verdict::Failed("line 3 of the log is \"x\" & not \"y\"\nand \u{1b}[31mred\u{1b}[0m".into()),
+                    verdict: Verdict::Failed(
+                        "line 3 of the log is \"x\" & not \"y\"\nand \u{1b}[31mred\u{1b}[0m".into(),
+                    ),
                 },
             ],
             broken: None,

@@ -36,7 +36,9 @@ fn run(machine: &mut Machine) -> Result<()> {
         if name == "agent" {
             let file = detail.split(',').next().unwrap_or_default();
             let mut magic = [0; 4];
-            File::open(file).and_then(|mut file| file.read_exact(&mut magic)).with_context(|| format!("failed to read {file}"))?;
+            File::open(file)
+                .and_then(|mut file| file.read_exact(&mut magic))
+                .with_context(|| format!("failed to read {file}"))?;
             ensure!(magic == MACH_O, "{file} is no Mach-O program of 64 bits: it begins with {magic:02x?}");
         }
     }

@@ -36,13 +36,18 @@ fn run(machine: &mut Machine) -> Result<()> {
     }
     let status = machine.status()?;
     let guest = status["guest"].as_str().context("the status names no guest")?;
-    ensure!(guest == machine.plan.guest.as_str(), "the guest is {guest}, not {}", machine.plan.guest.as_str());
+    ensure!(
+        guest == machine.plan.guest.as_str(),
+        "the guest is {guest}, not {}",
+        machine.plan.guest.as_str()
+    );
     machine.say(format!("the daemon answers: guest {guest}, {} jobs", status["max_jobs"]));
 
     let findings = machine.doctor()?;
     let mut broken = Vec::new();
     for finding in &findings {
-        let [name, severity, detail] = ["name", "severity", "detail"].map(|key| finding[key].as_str().unwrap_or("?"));
+        let [name, severity, detail] =
+            ["name", "severity", "detail"].map(|key| finding[key].as_str().unwrap_or("?"));
         match severity {
             "fine" => {}
             "warning" => machine.note(format!("doctor warns: {name}: {detail}")),

@@ -37,7 +37,10 @@ fn run(machine: &mut Machine) -> Result<()> {
         // Reads all of it again, and compares it with what was registered.
         machine.run(machine.root("nix-store").arg("--verify-path").arg(output), 60)?.must_succeed()?;
         let deriver = machine.nix_store(&["--query", "--deriver"], Path::new(output))?;
-        ensure!(deriver.iter().any(|path| Path::new(path) == derivation), "{output} says it is from {deriver:?}");
+        ensure!(
+            deriver.iter().any(|path| Path::new(path) == derivation),
+            "{output} says it is from {deriver:?}"
+        );
     }
     machine.say(format!("valid: {out}, {doc}"));
 

@@ -36,7 +36,11 @@ fn run(machine: &mut Machine) -> Result<()> {
         let told = String::from_utf8_lossy(&built.finished.stderr).into_owned();
         // Nix itself words silence without the word.
         let short = reason.trim_end_matches(" of silence");
-        ensure!(told.contains(short), "{attribute} should fail with {reason:?}: {}", built.finished.describe());
+        ensure!(
+            told.contains(short),
+            "{attribute} should fail with {reason:?}: {}",
+            built.finished.describe()
+        );
         let line = told.lines().find(|line| line.contains(short)).unwrap_or_default();
         machine.say(format!("{attribute}: {}", line.trim()));
         for output in machine.nix_store(&["--query", "--outputs"], &machine.instantiate(&build)?)? {

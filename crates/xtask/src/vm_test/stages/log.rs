@@ -49,7 +49,8 @@ fn run(machine: &mut Machine) -> Result<()> {
     let mut expected = vec!["first line".to_owned(), "to stderr".to_owned()];
     expected.extend((0..LINES).map(|number| format!("line {number} of {LINES}")));
     expected.push("last line, without newline".to_owned());
-    let differing = (0..expected.len().max(lines.len())).find(|&n| lines.get(n).copied() != expected.get(n).map(String::as_str));
+    let differing = (0..expected.len().max(lines.len()))
+        .find(|&n| lines.get(n).copied() != expected.get(n).map(String::as_str));
     if let Some(n) = differing {
         let [got, wanted] = [lines.get(n).copied(), expected.get(n).map(String::as_str)];
         anyhow::bail!("line {} of the stored log is {got:?}, expected {wanted:?}", n + 1);

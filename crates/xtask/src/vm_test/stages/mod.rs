@@ -1,14 +1,14 @@
 //! One file a stage, in the order in which they run.
 
-pub mod boot;
-pub mod keys;
-pub mod prefix;
 pub mod agent;
-pub mod sshd;
-pub mod registration;
-pub mod store;
+pub mod boot;
 pub mod build;
-pub mod log;
 pub mod failures;
-pub mod recovery;
+pub mod keys;
+pub mod log;
 pub mod package;
+pub mod prefix;
+pub mod recovery;
+pub mod registration;
+pub mod sshd;
+pub mod store;

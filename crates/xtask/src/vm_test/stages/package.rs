@@ -24,7 +24,9 @@ pub const STAGE: Stage = Stage {
 
 fn run(machine: &mut Machine) -> Result<()> {
     let toolchain = add_inputs(machine)?;
-    let of = |machine: &Machine, attribute: &str| machine.fixture(attribute).with(&["--argstr", "toolchain", &toolchain]);
+    let of = |machine: &Machine, attribute: &str| {
+        machine.fixture(attribute).with(&["--argstr", "toolchain", &toolchain])
+    };
     let package = of(machine, "package");
     let derivation = machine.instantiate(&package)?;
     machine.say("GNU make, then GNU which …");
@@ -35,12 +37,21 @@ fn run(machine: &mut Machine) -> Result<()> {
     let used = machine.build(&of(machine, "use-of-package"), 60)?.succeeds()?;
     let log = String::from_utf8_lossy(&used.finished.stderr).into_owned();
     let version = log.lines().find(|line| line.starts_with("GNU which"));
-    machine.say(format!("as an input of another build it runs: {}", version.context("it does not say its version")?));
+    machine.say(format!(
+        "as an input of another build it runs: {}",
+        version.context("it does not say its version")?
+    ));
     compare(machine, &package, &derivation, &output, used.output()?)
 }
 
 /// Builds it again and compares: by `oracle` where this Nix can, else by deleting it first.
-fn compare(machine: &mut Machine, package: &Build, derivation: &Path, output: &Path, used: &Path) -> Result<()> {
+fn compare(
+    machine: &mut Machine,
+    package: &Build,
+    derivation: &Path,
+    output: &Path,
+    used: &Path,
+) -> Result<()> {
     let mut oracle = machine.host_agent(&["oracle", "--json"]);
     let judged = machine.run(oracle.arg(derivation), 300)?;
     let verdicts: Value = serde_json::from_slice(&judged.stdout)

@@ -14,22 +14,27 @@ pub const STAGE: Stage = Stage {
     limit: 120,
     run,
     across_reset: None,
-    sabotage: Sabotage { what: "the configuration names a program that is not Darling as its launcher", act: sabotage },
+    sabotage: Sabotage {
+        what: "the configuration names a program that is not Darling as its launcher",
+        act: sabotage,
+    },
 };
 
 /// What a slot's root may hold.
 const ROOT: &[&str] = &[
-    "Volumes", "bin", "build", "dev", "etc", "lib", "lib32", "lib64", "libx32", "nix", "proc", "run", "sbin", "tmp", "usr",
-    "var",
+    "Volumes", "bin", "build", "dev", "etc", "lib", "lib32", "lib64", "libx32", "nix", "proc", "run", "sbin",
+    "tmp", "usr", "var",
 ];
 
 fn run(machine: &mut Machine) -> Result<()> {
-    let finished = machine.run(&mut machine.host_agent(&["shell", "--", "uname", "-srm"]), 60)?.must_succeed()?;
+    let finished =
+        machine.run(&mut machine.host_agent(&["shell", "--", "uname", "-srm"]), 60)?.must_succeed()?;
     let system = String::from_utf8_lossy(&finished.stdout).trim().to_owned();
     machine.say(format!("uname: {system}"));
     ensure!(system.starts_with("Darwin ") && system.ends_with(" x86_64"), "uname says {system:?}");
 
-    let list = machine.run(&mut machine.host_agent(&["shell", "--", "ls", "-1", "/Volumes/SystemRoot"]), 60)?;
+    let list =
+        machine.run(&mut machine.host_agent(&["shell", "--", "ls", "-1", "/Volumes/SystemRoot"]), 60)?;
     let list = String::from_utf8(list.must_succeed()?.stdout)?;
     let foreign: Vec<_> = list.lines().filter(|name| !ROOT.contains(name)).collect();
     ensure!(foreign.is_empty(), "/Volumes/SystemRoot shows {foreign:?}");
@@ -40,7 +45,8 @@ fn run(machine: &mut Machine) -> Result<()> {
 
     let mut booted = Vec::new();
     machine.wait(60, "a spare slot has booted", || {
-        booted = machine.status()?["slots"].as_array().into_iter().flatten().filter_map(milliseconds).collect();
+        booted =
+            machine.status()?["slots"].as_array().into_iter().flatten().filter_map(milliseconds).collect();
         Ok(!booted.is_empty())
     })?;
     machine.say(format!("slots booted in {booted:?} ms"));

@@ -52,9 +52,12 @@ fn slot_dies(machine: &mut Machine, victim: &str, program: &str, reason: &str) -
     let [uid] = slots[..] else { bail!("one slot should run `sleep 7377`, not {slots:?}") };
     let processes = machine.slot_processes()?;
     let named = |line: &str| {
-        line.split(' ').next().is_some_and(|path| path.rsplit('/').next().is_some_and(|name| name.starts_with(program)))
+        line.split(' ')
+            .next()
+            .is_some_and(|path| path.rsplit('/').next().is_some_and(|name| name.starts_with(program)))
     };
-    let found: Vec<_> = processes.iter().filter(|process| process.uid == uid && named(&process.line)).collect();
+    let found: Vec<_> =
+        processes.iter().filter(|process| process.uid == uid && named(&process.line)).collect();
     // The stand-in's agent may be two: itself and what it has forked.
     let process = found.first().with_context(|| format!("no {program} among {processes:#?}"))?;
     kill(Pid::from_raw(process.pid), Signal::SIGKILL)?;
@@ -113,7 +116,10 @@ fn after(machine: &mut Machine, derivation: &str) -> Result<()> {
     let outputs = machine.nix_store(&["--query", "--outputs"], Path::new(derivation))?;
     for output in &outputs {
         let valid = machine.run(machine.user("nix-store")?.args(["--check-validity", output]), 60)?;
-        ensure!(!valid.status.success(), "{output} is valid, although the machine was reset while it was built");
+        ensure!(
+            !valid.status.success(),
+            "{output} is valid, although the machine was reset while it was built"
+        );
     }
     machine.nothing_runs(20)?;
     // The same one, in whose way something could be.

@@ -52,7 +52,12 @@ fn run(machine: &mut Machine) -> Result<()> {
     fs::remove_file(&other)?;
     fs::remove_file(other.with_extension("pub"))?;
     let mut password = ssh.command(machine);
-    password.args(["-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password,keyboard-interactive"]);
+    password.args([
+        "-o",
+        "PubkeyAuthentication=no",
+        "-o",
+        "PreferredAuthentications=password,keyboard-interactive",
+    ]);
     password.args(["-o", "NumberOfPasswordPrompts=1", "builder@127.0.0.1", "echo in"]);
     refused(machine, "a password", &mut password, "ermission denied (publickey)")?;
     // Standard input and output to a port on the other side.
@@ -66,7 +71,11 @@ fn run(machine: &mut Machine) -> Result<()> {
 /// An error unless the command fails and says this.
 fn refused(machine: &Machine, what: &str, command: &mut Command, says: &str) -> Result<Finished> {
     let finished = machine.run(command, 60)?;
-    ensure!(!finished.status.success() && !finished.timed_out, "{what} is not refused: {}", finished.describe());
+    ensure!(
+        !finished.status.success() && !finished.timed_out,
+        "{what} is not refused: {}",
+        finished.describe()
+    );
     let stderr = String::from_utf8_lossy(&finished.stderr).into_owned();
     ensure!(stderr.contains(says), "{what} failed, but not with {says:?}: {}", finished.describe());
     machine.say(format!("{what}: {}", stderr.lines().last().unwrap_or_default().trim()));
@@ -75,7 +84,8 @@ fn refused(machine: &Machine, what: &str, command: &mut Command, says: &str) -> 
 
 /// Nothing listens at any other address of this machine, nor at another one of the loopback interface.
 fn other_addresses(machine: &Machine, ssh: &Ssh) -> Result<()> {
-    let mut addresses: Vec<IpAddr> = vec![Ipv4Addr::new(127, 0, 0, 2).into(), std::net::Ipv6Addr::LOCALHOST.into()];
+    let mut addresses: Vec<IpAddr> =
+        vec![Ipv4Addr::new(127, 0, 0, 2).into(), std::net::Ipv6Addr::LOCALHOST.into()];
     for interface in nix::ifaddrs::getifaddrs()? {
         let Some(address) = interface.address else { continue };
         if let Some(v4) = address.as_sockaddr_in() {
@@ -88,8 +98,10 @@ fn other_addresses(machine: &Machine, ssh: &Ssh) -> Result<()> {
         match TcpStream::connect_timeout(&to, Duration::from_secs(5)) {
             Ok(_) => bail!("{to} answers"),
             // An address family that the machine does not have is as good.
-            Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::AddrNotAvailable) => {}
-            Err(error) if matches!(error.kind(), ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::AddrNotAvailable) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable) => {}
             Err(error) => return Err(error).with_context(|| format!("{to}: expected a refusal")),
         }
     }

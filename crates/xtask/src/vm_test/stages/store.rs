@@ -28,11 +28,15 @@ fn run(machine: &mut Machine) -> Result<()> {
     let output = built.output()?;
 
     let visible = fs::read_to_string(output.join("visible"))?;
-    let names: BTreeSet<&str> = visible.lines().filter_map(|name| name.split_once("-vm-test-")).map(|(_, n)| n).collect();
+    let names: BTreeSet<&str> =
+        visible.lines().filter_map(|name| name.split_once("-vm-test-")).map(|(_, n)| n).collect();
     let expected: BTreeSet<String> =
         ["input", "file-input", "store"].iter().map(|name| format!("{name}-{}", machine.token)).collect();
     let same = names.iter().copied().eq(expected.iter().map(String::as_str));
-    ensure!(same && visible.lines().count() == 3, "expected its two inputs and its output, the builder saw:\n{visible}");
+    ensure!(
+        same && visible.lines().count() == 3,
+        "expected its two inputs and its output, the builder saw:\n{visible}"
+    );
     machine.say("the builder sees its two inputs and its output");
 
     let answers = fs::read_to_string(output.join("answers"))?;
@@ -45,7 +49,8 @@ fn run(machine: &mut Machine) -> Result<()> {
     machine.say("inputs can be read, and not be changed");
 
     for line in fs::read_to_string(output.join("inodes"))?.lines() {
-        let (path, inside) = line.split_once(' ').with_context(|| format!("not a path and a number: {line}"))?;
+        let (path, inside) =
+            line.split_once(' ').with_context(|| format!("not a path and a number: {line}"))?;
         let inside: u64 = inside.trim().parse().with_context(|| format!("not a number: {line}"))?;
         let outside = fs::metadata(path).with_context(|| format!("failed to look at {path}"))?.ino();
         if output == std::path::Path::new(path) && inside != outside {
