@@ -27,8 +27,9 @@ use anyhow::{Context, Result};
 /// Where zig keeps what it has compiled, unless `ZIG_GLOBAL_CACHE_DIR` says otherwise: the slot's build directory.
 const CACHE: &str = "/build/.zig-cache";
 
-/// Darling says it is macOS 11. zig's checks of undefined behaviour are its own idea, no other compiler has them on.
-const FLAGS: [&str; 4] = ["cc", "-target", "x86_64-macos.11.0", "-fno-sanitize=undefined"];
+/// Darling says it is macOS 11. zig's checks of undefined behaviour are its own idea, no other compiler has them on; so is debug
+/// information, with which every program holds the times of its object files.
+const FLAGS: [&str; 5] = ["cc", "-target", "x86_64-macos.11.0", "-fno-sanitize=undefined", "-g0"];
 
 /// Options after which nothing is linked.
 const NOT_LINKING: [&str; 8] = ["-c", "-S", "-E", "-M", "-MM", "-v", "--version", "-dumpmachine"];
