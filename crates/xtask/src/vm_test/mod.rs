@@ -8,6 +8,7 @@ mod backend;
 mod darling_files;
 mod debian;
 mod event;
+mod guide;
 mod installation;
 mod kvm_probe;
 mod machine;

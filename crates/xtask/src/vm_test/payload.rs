@@ -3,7 +3,7 @@
 //! ```text
 //! bin/host-agent, bin/darling-builder-hook   as an unpacked release has them
 //! libexec/darling-builder/                   both agents
-//! fixtures/                                  the repository's
+//! fixtures/, docs/darwin-builder.md          the repository's
 //! sources/, toolchain/                       for the package; only with Darling
 //! xtask, plan.json                           the runner and its plan
 //! ```
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::debian::copy;
+use super::guide;
 use super::plan::Plan;
 use super::stages;
 use crate::binaries::{self, Profile};
@@ -58,6 +59,8 @@ pub fn assemble(workspace: &Workspace, plan: &Plan, directory: &Path) -> Result<
         copy(&mach_o, &agents.join("darwin-agent-macho"))?;
     }
     copy(&workspace.project.join("fixtures"), &directory.join("fixtures"))?;
+    fs::create_dir_all(directory.join("docs"))?;
+    copy(&workspace.project.join(guide::PAGE), &directory.join(guide::PAGE))?;
     copy(&std::env::current_exe()?, &directory.join(RUNNER))?;
     fs::write(directory.join(PLAN), serde_json::to_vec_pretty(plan)?)?;
     if has_package(plan) {

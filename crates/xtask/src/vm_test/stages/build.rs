@@ -1,4 +1,4 @@
-//! 8: a derivation is built by the builder; its outputs are valid and refer to what they should.
+//! 8: a derivation is built by the builder; its outputs are valid and refer to what they should. Then the guide's own commands.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,9 +12,9 @@ use crate::vm_test::stage::{Sabotage, Stage};
 pub const STAGE: Stage = Stage {
     number: 8,
     name: "build",
-    purpose: "a derivation is built by the builder, its outputs are valid, their references right",
+    purpose: "a derivation is built by the builder, its outputs are valid, their references right; the guide's commands work",
     needs: &[],
-    limit: 180,
+    limit: 300,
     run,
     across_reset: None,
     sabotage: Sabotage { what: "the builder leaves out a reference", act: sabotage },
@@ -53,7 +53,7 @@ fn run(machine: &mut Machine) -> Result<()> {
     ensure!(of_out.iter().eq(&input), "{out} should refer to {input:?}, and refers to {of_out:?}");
     ensure!(of_doc.iter().eq([out]), "{doc} should refer to {out}, and refers to {of_doc:?}");
     machine.say("references are right");
-    Ok(())
+    machine.follow_the_guide()
 }
 
 fn sabotage(machine: &mut Machine) -> Result<()> {
