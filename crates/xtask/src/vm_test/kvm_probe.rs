@@ -36,7 +36,7 @@ fn runs(accelerator: &[&str], kernel: &Path, limit: Duration) -> Result<(), Stri
         return Ok(());
     }
     let stderr = String::from_utf8_lossy(&finished.stderr).into_owned();
-    let error = stderr.lines().find(|line| line.to_lowercase().contains("error") || line.contains("failed"));
+    let error = stderr.lines().find(|line| !line.contains("warning:") && !line.trim().is_empty());
     let reason = match error {
         Some(line) => line.trim(),
         None if finished.timed_out => "the kernel of the probe does not get through its start",
