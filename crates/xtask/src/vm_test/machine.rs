@@ -157,9 +157,15 @@ impl Machine {
 
     /// Waits until the daemon answers.
     pub fn daemon_answers(&self, seconds: u64) -> Result<()> {
-        self.wait(seconds, "the daemon answers `host-agent status`", || {
-            Ok(self.run(&mut self.host_agent(&["status", "--json"]), SHORT)?.status.success())
-        })
+        let mut said = String::new();
+        let answers = || {
+            let finished = self.run(&mut self.host_agent(&["status", "--json"]), SHORT)?;
+            said = String::from_utf8_lossy(&finished.stderr).trim().to_owned();
+            Ok(finished.status.success())
+        };
+        let limit = self.bound(seconds);
+        ensure!(wait_until(limit, answers)?, "the daemon does not answer after {limit:?}: {said}");
+        Ok(())
     }
 
     /// Waits until no build and no busy slot is left.
