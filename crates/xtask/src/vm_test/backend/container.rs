@@ -45,7 +45,6 @@ pub fn prepare(workspace: &Workspace, plan: Plan, directory: &Path) -> Result<Pr
     fs::create_dir(&shared)?;
     let root = directory.join("root");
     debian::copy(&tree, &root)?;
-    // The kernel's file and modules are the virtual machine's.
     let binds = match plan.guest {
         Guest::Darling => darling_files::needed(&root)?,
         Guest::Linux => Vec::new(),
