@@ -22,7 +22,7 @@ const BOOTSTRAP: &str = "bootstrap-make";
 /// Adding the compiler to the store is a matter of seconds.
 const ADD_LIMIT: Duration = Duration::from_secs(300);
 /// No build may print nothing for longer, nor take longer in all.
-const LIMITS: &str = "warm-slots = 1\n[limits]\nsilence-seconds = 600\nwall-seconds = 3000\n";
+const LIMITS: &str = "warm-slots = 1\n[limits]\nsilence-seconds = 300\nwall-seconds = 3000\n";
 
 /// Builds `packages` in the world this process is in, and writes the table; `false` if one does not work.
 pub fn inside(world: World, packages: &[Package], jobs: usize) -> Result<bool> {
