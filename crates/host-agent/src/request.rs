@@ -156,6 +156,18 @@ impl BuildLimits {
             output_bytes: least(self.output_bytes, other.output_bytes),
         }
     }
+
+    /// Names the limit of outputs if it looks as if one file of a builder that ended so has met it: no file may be larger
+    /// than all outputs together. Its writer is killed by SIGXFSZ, which has this number in Linux and in Darwin, and a shell
+    /// that the writer has belonged to returns 128 more.
+    pub fn file_too_large(&self, exit: &Exit) -> Option<String> {
+        const SIGXFSZ: i32 = 25;
+        const IN_A_SHELL: i32 = 128 + SIGXFSZ;
+        let limit = self.output_bytes?;
+        matches!(exit, Exit::Signal(SIGXFSZ) | Exit::Code(IN_A_SHELL)).then(|| {
+            format!("a file was about to become larger than {limit} bytes, the limit of outputs (`limits.output-bytes`)")
+        })
+    }
 }
 
 /// Where a build is; sent as it changes.

@@ -208,6 +208,8 @@ pub struct InWorldFlags {
 pub enum BenchCommand {
     /// What a build through the hook costs beyond the same build made locally, and beside Nix's own remote builder
     Overhead(OverheadFlags),
+    /// Slots, agent, processes, log and a trivial build inside Darling, each beside the stand-in or bare Linux
+    Darling(DarlingBenchFlags),
     /// Hash and reference scan of a large output, beside nix-store --dump | sha256sum
     Hash(HashFlags),
 }
@@ -219,6 +221,14 @@ pub struct OverheadFlags {
     #[arg(long, default_value = "2.8.0", value_name = "VERSION")]
     pub nix: String,
     /// Rounds; each way builds once a round
+    #[arg(long, default_value_t = 15, value_name = "N")]
+    pub rounds: u32,
+}
+
+/// Flags of `bench darling`.
+#[derive(Debug, Args)]
+pub struct DarlingBenchFlags {
+    /// Rounds; each thing is measured once a round in each place
     #[arg(long, default_value_t = 15, value_name = "N")]
     pub rounds: u32,
 }

@@ -48,6 +48,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench { what: BenchCommand::Overhead(flags) } => {
             bench::overhead::run(&Workspace::find()?, &flags)
         }
+        Command::Bench { what: BenchCommand::Darling(flags) } => {
+            bench::darling::run(&Workspace::find()?, &flags)
+        }
         Command::Bench { what: BenchCommand::Hash(flags) } => bench::hash::run(&Workspace::find()?, &flags),
         Command::Packages(flags) => packages::run(&Workspace::find()?, &flags),
         Command::VmTest(flags) => vm_test::run(&Workspace::find()?, &flags),

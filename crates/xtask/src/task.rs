@@ -22,6 +22,11 @@ pub enum Task {
         /// Rounds.
         rounds: u32,
     },
+    /// `bench darling`.
+    DarlingFigures {
+        /// Rounds.
+        rounds: u32,
+    },
     /// Packages from source.
     Packages {
         /// Which.
@@ -56,6 +61,7 @@ pub fn run() -> Result<bool> {
         Task::Test { only } => test::end_to_end::run(world, only.as_deref()),
         Task::Demo => demo::inside(world),
         Task::Overhead { rounds } => bench::overhead::inside(world, rounds),
+        Task::DarlingFigures { rounds } => bench::darling::inside(world, rounds),
         Task::Packages { packages, jobs } => packages::inside(world, &packages, jobs),
         Task::Command { words, daemon } => in_world::inside(world, &words, daemon),
     }

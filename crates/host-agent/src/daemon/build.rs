@@ -3,34 +3,28 @@
 //! turn → slot → inputs and files → builder → everything in the slot killed → outputs prepared → report. At every step
 //! the front end may go away, and then the build is over: what it holds is dropped, and the slot torn down.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{OpenOptionsExt, chown};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+mod surroundings;
+mod telling;
 
-use protocol::ByteString;
+use std::path::PathBuf;
+use std::time::Instant;
+
 use protocol::message::{Exit, Streams, Usage};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::given_directory::{GivenDirectory, GivenError};
+use super::given_directory::GivenDirectory;
+use super::inside::{Inside, stop};
 use super::places::Place;
-use super::pump::{self, Ended, Inside, Log, Process};
+use super::pump::{self, Ended, Log, Process};
 use super::registry::{Fate, SlotState};
 use super::session::Connection;
 use super::{Daemon, outputs, remove_directory};
-use crate::control::message::{FromDaemon, ToDaemon};
-use crate::control::stream::FrameReader;
+use crate::control::message::ToDaemon;
 use crate::guest::darling::remarks::Remarks;
-use crate::request::{
-    BuildDirectory, BuildFile, BuildLimits, BuildOutcome, BuildPhase, BuildReport, BuildRequest,
-    PhaseTimings, Publishing,
-};
+use crate::request::{BuildLimits, BuildOutcome, BuildPhase, BuildRequest, PhaseTimings, Publishing};
 use crate::slot::directory::SlotDirectory;
-use crate::slot::uids::UidLease;
-use crate::slot::{Slot, SlotError, stalled, stuck_report};
+use crate::slot::{Slot, stalled};
 
 /// Runs the build and tells the front end; returns when the front end has closed the connection.
 pub(super) async fn run(daemon: &Daemon, connection: &mut Connection, place: Place, request: BuildRequest) {
@@ -95,9 +89,6 @@ enum Attempt {
     /// Time stood still in the slot; a tick was not answered for so many milliseconds.
     Stalled(u64),
 }
-
-/// Longest time for notes on a build that is over.
-const NOTES_LIMIT: Duration = Duration::from_secs(2);
 
 impl Build<'_> {
     /// `None` when the front end has gone.
@@ -175,7 +166,11 @@ impl Build<'_> {
         if ended.is_stuck() {
             self.report_stuck(slot.pid()).await;
         } else if !matches!(ended, Ended::Exit(Exit::Code(0), _) | Ended::Cancelled) {
-            self.notes(self.log.remarks.lines()).await;
+            let mut lines = self.log.remarks.lines();
+            if let Ended::Exit(exit, _) = &ended {
+                lines.extend(limits.file_too_large(exit));
+            }
+            self.notes(lines).await;
         }
         let stopping = Instant::now();
         self.daemon.registry.slot_is(slot_id, SlotState::Stopping);
@@ -230,63 +225,6 @@ impl Build<'_> {
             .await;
         });
         outcome
-    }
-
-    /// Inputs, files, connections.
-    async fn prepare(&mut self, slot: Slot) -> (Slot, Result<Inside, SlotError>) {
-        let inputs = std::mem::take(&mut self.request.inputs);
-        let files = std::mem::take(&mut self.request.files);
-        let mut given = self.given.take();
-        let task = tokio::task::spawn_blocking(move || {
-            let lent = given.as_mut().map_or(Ok(()), |given| {
-                let tree = given.lend(slot.uid.uid()).map_err(|error| SlotError::Step(error.to_string()))?;
-                slot.show_build_directory(tree.as_fd())
-            });
-            let result = lent.and_then(|()| slot.show(&inputs)).and_then(|()| {
-                write_files(&slot.directory.build(), &files, slot.uid.uid()).map_err(|error| {
-                    SlotError::Step(format!("failed to write into the build directory: {error}"))
-                })
-            });
-            (slot, inputs, files, given, result)
-        });
-        match task.await {
-            Ok((mut slot, inputs, files, given, result)) => {
-                self.request.inputs = inputs;
-                self.request.files = files;
-                self.given = given;
-                let inside = result.and_then(|()| {
-                    connect(&mut slot).map_err(|error| {
-                        SlotError::Step(format!("failed to take up the slot's connections: {error}"))
-                    })
-                });
-                (slot, inside)
-            }
-            // The closure does not panic; if it ever does, the panic is the daemon's own.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-
-    /// Opened at once, so that a directory that is not the peer's is refused before anything waits for it.
-    async fn open_given(&mut self) -> Result<(), GivenError> {
-        if let BuildDirectory::Given { path } = &self.request.build_directory {
-            if !self.request.files.is_empty() {
-                return Err(GivenError::Files);
-            }
-            self.given = Some(GivenDirectory::open_soon(path.as_path(), self.connection.peer).await?);
-        }
-        Ok(())
-    }
-
-    async fn take_back(&mut self) {
-        if let Some(given) = self.given.take()
-            && let Err(error) = given.take_back_soon().await
-        {
-            warn!(build = self.id, error, "failed to give a build directory back");
-        }
-    }
-
-    fn builds_in_own_directory(&self) -> bool {
-        self.request.build_directory == BuildDirectory::Own
     }
 
     async fn build(&mut self, inside: &mut Inside, limits: &BuildLimits) -> Ended {
@@ -361,79 +299,6 @@ impl Build<'_> {
             BuildOutcome::Infrastructure(format!("the task that prepares outputs panicked: {error}"))
         }))
     }
-
-    async fn keep(&mut self, directory: &SlotDirectory, builder: u32) {
-        let peer = self.connection.peer;
-        let name = self.request.derivation.name().trim_end_matches(".drv").to_owned();
-        let build = directory.build();
-        let state = std::sync::Arc::clone(&self.daemon.state);
-        let kept = tokio::task::spawn_blocking(move || {
-            state.keep(&build, &name, builder, (peer.uid, peer.gid)).map_err(|error| error.to_string())
-        });
-        match kept.await.map_err(|error| error.to_string()).and_then(|kept| kept) {
-            Ok(kept) => self.kept = Some(kept),
-            Err(error) => warn!(build = self.id, error, "failed to keep a build directory"),
-        }
-    }
-
-    /// Tells the log what the slot is doing, before it is ended.
-    async fn report_stuck(&mut self, slot_init: i32) {
-        let guest = self.daemon.pool.guest().clone();
-        let remarks = self.log.remarks.clone();
-        let report =
-            tokio::task::spawn_blocking(move || stuck_report::take(slot_init, &guest, &remarks)).await;
-        self.notes(report.unwrap_or_default()).await;
-    }
-
-    /// Lines for the log of a build that has ended. A front end that does not read must not hold up the slot's end.
-    async fn notes(&mut self, lines: Vec<String>) {
-        let all = async {
-            for line in lines {
-                if self.note(line).await.is_err() {
-                    return;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(NOTES_LIMIT, all).await;
-    }
-
-    async fn note(&mut self, line: String) -> Result<(), Gone> {
-        self.say(&FromDaemon::Note(line)).await
-    }
-
-    async fn phase(&mut self, phase: BuildPhase) -> Result<(), Gone> {
-        self.daemon.registry.build_phase(self.id, &phase);
-        self.say(&FromDaemon::Phase(phase)).await
-    }
-
-    async fn say(&mut self, message: &FromDaemon) -> Result<(), Gone> {
-        self.log.outgoing.say(&mut self.connection.writer, message).await.map_err(|_| Gone)
-    }
-
-    /// Sends the report, then waits until the front end has taken the results and closes.
-    async fn report(&mut self, outcome: BuildOutcome) {
-        if !is_success(&outcome) {
-            info!(build = self.id, ?outcome, "build failed");
-        }
-        let report = BuildReport {
-            outcome,
-            usage: self.usage,
-            log_bytes: self.log_bytes,
-            timings: self.timings,
-            kept: self.kept.as_deref().map(ByteString::from),
-        };
-        if self.say(&FromDaemon::Finished(report)).await.is_ok() {
-            let mut mode = self.daemon.mode.subscribe();
-            tokio::select! {
-                _ = self.connection.reader.next::<ToDaemon>() => {}
-                // The front end may be in the middle of taking its outputs.
-                () = async {
-                    pump::stopping(&mut mode).await;
-                    tokio::time::sleep(Duration::from_secs(5)).await;
-                } => {}
-            }
-        }
-    }
 }
 
 fn is_success(outcome: &BuildOutcome) -> bool {
@@ -442,46 +307,4 @@ fn is_success(outcome: &BuildOutcome) -> bool {
 
 fn infrastructure(error: &dyn std::error::Error) -> BuildOutcome {
     BuildOutcome::Infrastructure(error.to_string())
-}
-
-/// Kills everything in the slot; whether it was alive until then is told too.
-pub(super) async fn stop(slot: Slot) -> Option<(SlotDirectory, UidLease, bool)> {
-    tokio::task::spawn_blocking(move || {
-        let alive = slot.is_alive();
-        let (directory, uid) = slot.stop();
-        (directory, uid, alive)
-    })
-    .await
-    .ok()
-}
-
-/// Takes up the connections into a booted slot.
-pub(super) fn connect(slot: &mut Slot) -> io::Result<Inside> {
-    let into_tokio = |socket: std::os::unix::net::UnixStream| {
-        socket.set_nonblocking(true)?;
-        tokio::net::UnixStream::from_std(socket)
-    };
-    let agent = slot.take_agent().ok_or_else(|| io::Error::other("the slot was used before"))?;
-    let (agent_reader, agent_writer) = into_tokio(agent)?.into_split();
-    let (slot_reader, slot_writer) = into_tokio(slot.listen()?)?.into_split();
-    Ok(Inside {
-        agent_reader: FrameReader::new(agent_reader),
-        agent_writer,
-        slot: FrameReader::new(slot_reader),
-        _slot_writer: slot_writer,
-    })
-}
-
-/// Writes the files that a builder finds in its directory: mode 0644, owned by it. Nothing runs in the slot yet.
-fn write_files(directory: &Path, files: &[BuildFile], uid: u32) -> io::Result<()> {
-    for file in files {
-        if file.name.is_empty() || file.name.contains(&b'/') || matches!(&*file.name, b"." | b"..") {
-            return Err(io::Error::other(format!("'{}' is not a file name", file.name)));
-        }
-        let path = directory.join(file.name.as_path());
-        let mut opened: File = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path)?;
-        opened.write_all(&file.contents)?;
-        chown(&path, Some(uid), Some(uid))?;
-    }
-    Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod build;
 mod given_directory;
+mod inside;
 mod listener;
 mod outputs;
 mod peer;

@@ -11,15 +11,16 @@ use protocol::limits::PROCESS_STRINGS_MAX;
 use protocol::message::{Exit, FromAgent, ResourceLimits, Streams, ToAgent, Usage};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::watch;
 use tokio::time::{Instant as Deadline, sleep_until};
 
 use super::Mode;
+use super::inside::Inside;
 use super::registry::Registry;
 use super::session::Connection;
 use crate::control::message::{FromDaemon, ToDaemon};
-use crate::control::stream::{FrameReader, is_gone, send};
+use crate::control::stream::{is_gone, send};
 use crate::guest::darling::remarks::Remarks;
 use crate::request::{BUILD_DIR, BuildLimits};
 use crate::slot::plan::FromSlot;
@@ -45,15 +46,6 @@ impl Ended {
     pub(super) fn is_stuck(&self) -> bool {
         matches!(self, Ended::Stalled(_) | Ended::Exit(Exit::TimedOut | Exit::Silent, _))
     }
-}
-
-/// The two connections into a slot.
-pub(super) struct Inside {
-    pub(super) agent_reader: FrameReader<OwnedReadHalf>,
-    pub(super) agent_writer: OwnedWriteHalf,
-    pub(super) slot: FrameReader<OwnedReadHalf>,
-    /// The write half of `slot`, so that it is not shut down.
-    pub(super) _slot_writer: OwnedWriteHalf,
 }
 
 /// What the agent is to run.

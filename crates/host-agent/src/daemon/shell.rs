@@ -11,9 +11,9 @@ use protocol::limits::CHUNK_MAX;
 use protocol::message::{FromAgent, Streams, ToAgent};
 use tracing::info;
 
-use super::build::{connect, stop};
+use super::inside::{Inside, connect, stop};
 use super::places::Place;
-use super::pump::{self, Inside, Outgoing, Process};
+use super::pump::{self, Outgoing, Process};
 use super::registry::SlotState;
 use super::session::Connection;
 use super::{Daemon, remove_directory};

@@ -135,12 +135,13 @@ impl Failure {
             Some(limit) => format!(" after {} seconds", limit.as_secs()),
             None => String::new(),
         };
+        let why = limits.file_too_large(exit).map(|limit| format!(": {limit}")).unwrap_or_default();
         match exit {
             Exit::Code(code) => {
-                Failure::Builder(format!("builder for '{derivation}' failed with exit code {code}"))
+                Failure::Builder(format!("builder for '{derivation}' failed with exit code {code}{why}"))
             }
             Exit::Signal(signal) => {
-                Failure::Builder(format!("builder for '{derivation}' failed due to signal {signal}"))
+                Failure::Builder(format!("builder for '{derivation}' failed due to signal {signal}{why}"))
             }
             Exit::SpawnFailed { step, errno } => Failure::Builder(format!(
                 "builder for '{derivation}' could not be started: {step}: {}",
@@ -183,7 +184,7 @@ mod tests {
             wall: Some(Duration::from_secs(60)),
             silence: Some(Duration::from_secs(5)),
             log_bytes: Some(1000),
-            output_bytes: None,
+            output_bytes: Some(5000),
         };
         let path_of = |output: &str| {
             StoreName::parse(format!("11111111111111111111111111111111-t-{output}").as_bytes()).ok()
@@ -198,6 +199,8 @@ mod tests {
         let exits = [
             Exit::Code(3),
             Exit::Signal(9),
+            Exit::Signal(25),
+            Exit::Code(153),
             Exit::SpawnFailed { step: "execve /no/such".into(), errno: 2 },
             Exit::SpawnFailed { step: "execve /bin/x".into(), errno: 85 },
             Exit::TimedOut,
@@ -212,6 +215,8 @@ mod tests {
         insta::assert_snapshot!(text.join("\n"), @r"
         100: builder for '/nix/store/00000000000000000000000000000000-t.drv' failed with exit code 3
         100: builder for '/nix/store/00000000000000000000000000000000-t.drv' failed due to signal 9
+        100: builder for '/nix/store/00000000000000000000000000000000-t.drv' failed due to signal 25: a file was about to become larger than 5000 bytes, the limit of outputs (`limits.output-bytes`)
+        100: builder for '/nix/store/00000000000000000000000000000000-t.drv' failed with exit code 153: a file was about to become larger than 5000 bytes, the limit of outputs (`limits.output-bytes`)
         100: builder for '/nix/store/00000000000000000000000000000000-t.drv' could not be started: execve /no/such: No such file or directory
         100: builder for '/nix/store/00000000000000000000000000000000-t.drv' could not be started: execve /bin/x: error number 85
         101: building of '/nix/store/00000000000000000000000000000000-t.drv' timed out after 60 seconds

@@ -48,6 +48,26 @@ fn the_daemons_limits_apply_when_they_are_stricter() {
 }
 
 #[test]
+fn a_single_file_beyond_the_limit_of_outputs_ends_the_build_and_the_limit_is_named() {
+    if skipped() {
+        return;
+    }
+    let daemon = Daemon::start("[limits]\noutput-bytes = 100000");
+    let write = "head -c 300000 /dev/zero > $out";
+    for (script, ends) in [
+        (format!("exec {write}"), Exit::Signal(25)),
+        (format!("set -e; {write}; echo went on"), Exit::Code(153)),
+    ] {
+        let done = daemon.build(&daemon.request(&script));
+        assert_eq!(done.report.outcome, BuildOutcome::BuilderFailed(ends), "{:?}", done.notes);
+        let [note] = &done.notes[..] else { panic!("{:?}", done.notes) };
+        assert!(note.contains("100000 bytes") && note.contains("limits.output-bytes"), "{note}");
+    }
+    let done = daemon.build(&daemon.request("exit 1"));
+    assert!(done.notes.is_empty(), "{:?}", done.notes);
+}
+
+#[test]
 fn temporary_files_are_bounded() {
     if skipped() {
         return;

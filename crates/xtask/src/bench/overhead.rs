@@ -12,17 +12,16 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::remote::Remote;
 use super::samples::{Samples, head, row};
+use super::trivial::{self, LIMIT};
 use crate::binaries::{self, Profile};
 use crate::flags::OverheadFlags;
 use crate::task::Task;
 use crate::workspace::Workspace;
 use crate::world::daemon;
-use crate::world::limited::{self, Finished};
+use crate::world::limited;
 use crate::world::session::Session;
-use crate::world::{FrontEnd, Guest, Mode, PROJECT, Root, World, possible};
+use crate::world::{FrontEnd, Guest, Mode, Root, World, possible};
 use crate::{nix_roots, progress};
-
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// Numbers of input paths to report.
 const CLOSURES: [u32; 3] = [10, 1000, 5000];
@@ -86,7 +85,10 @@ impl Ways<'_> {
         let has_external = self.session.nix_at_least(2, 32);
         // The first round warms caches and does not count.
         for round in 0..=rounds {
-            let times = [self.local(closure)?, self.hook(closure)?];
+            let times = [
+                trivial::local(self.session, self.salt, closure)?,
+                trivial::hook(self.session, self.salt, closure)?,
+            ];
             let externals = has_external.then(|| self.external(closure)).transpose()?;
             let remote = self.remote.map(|remote| self.ssh(remote)).transpose()?;
             // A spare slot is booted after each use; a warm build is one that finds it ready.
@@ -140,38 +142,12 @@ impl Ways<'_> {
         Ok(last.and_then(|line| Some(format!("    the last one: {}", line.split_once("ago")?.1.trim()))))
     }
 
-    fn build(
-        &self,
-        mut command: Command,
-        system: &str,
-        salt: &str,
-        closure: Option<&Path>,
-    ) -> Result<Duration> {
-        command.arg(format!("{PROJECT}/fixtures/bench.nix")).arg("--no-out-link");
-        command.args(["--argstr", "system", system, "--argstr", "salt", salt]);
-        if let Some(closure) = closure {
-            command.args(["--argstr", "closure"]).arg(closure);
-        }
-        let finished: Finished = limited::run(&mut command, LIMIT)?.must_succeed()?;
-        Ok(finished.wall)
-    }
-
-    fn local(&self, closure: Option<&Path>) -> Result<Duration> {
-        let salt = format!("local {}", self.salt);
-        self.build(self.session.command("nix-build"), "x86_64-linux", &salt, closure)
-    }
-
-    fn hook(&self, closure: Option<&Path>) -> Result<Duration> {
-        let salt = format!("hook {}", self.salt);
-        self.build(self.session.command("nix-build"), "x86_64-darwin", &salt, closure)
-    }
-
     /// Locally and through the external builder, both without any hook.
     fn external(&self, closure: Option<&Path>) -> Result<(Duration, Duration)> {
         let build = |system: &str, name: &str| {
             let mut command = self.session.command("nix-build");
             command.env("NIX_CONFIG", self.session.nix_config(FrontEnd::ExternalBuilder));
-            self.build(command, system, &format!("{name} {}", self.salt), closure)
+            trivial::build(command, system, &format!("{name} {}", self.salt), closure)
         };
         let alone = build("x86_64-linux", "alone")?;
         // The hook has just used the other spare slot.
@@ -182,7 +158,7 @@ impl Ways<'_> {
     fn ssh(&self, remote: &Remote) -> Result<Duration> {
         let mut command = self.session.command("nix-build");
         remote.configure(&mut command);
-        self.build(command, "x86_64-darwin", &format!("ssh {}", self.salt), None)
+        trivial::build(command, "x86_64-darwin", &format!("ssh {}", self.salt), None)
     }
 }
 

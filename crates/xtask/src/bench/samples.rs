@@ -12,6 +12,11 @@ impl Samples {
         self.0.push(time);
     }
 
+    /// From milliseconds.
+    pub fn from_milliseconds(times: &[f64]) -> Self {
+        Self(times.iter().map(|time| Duration::from_secs_f64(time / 1e3)).collect())
+    }
+
     /// Smallest, middle and largest, milliseconds.
     pub fn milliseconds(&self) -> [f64; 3] {
         let mut sorted: Vec<f64> = self.0.iter().map(|time| time.as_secs_f64() * 1e3).collect();
@@ -34,5 +39,5 @@ pub fn head(title: &str) {
 /// Prints a row of such a table.
 pub fn row(name: &str, samples: &Samples) {
     let [min, median, max] = samples.milliseconds();
-    println!("{name:<48} {min:>9.1} {median:>9.1} {max:>9.1}");
+    println!("{name:<48} {min:>9.2} {median:>9.2} {max:>9.2}");
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::log::{Log, Phase};
 use super::report::{self, Outcome, Outcomes};
-use super::{KEPT as NAME, Package, sources};
+use super::{Package, sources};
 use crate::progress;
 use crate::world::session::{Build, Session};
 use crate::world::{KEPT, PROJECT, World, daemon, limited};
@@ -27,7 +27,6 @@ const LIMITS: &str = "warm-slots = 1\n[limits]\nsilence-seconds = 300\nwall-seco
 /// Builds `packages` in the world this process is in, and writes the table; `false` if one does not work.
 pub fn inside(world: World, packages: &[Package], jobs: usize) -> Result<bool> {
     let kept = Path::new(KEPT);
-    let world_logs = world.target.join(NAME).join("logs");
     fs::create_dir_all(kept.join("logs"))?;
     let mut session = Session::new(world)?;
     daemon::configure(&session.world, &format!("max-jobs = {jobs}\n{LIMITS}"))?;
@@ -38,7 +37,6 @@ pub fn inside(world: World, packages: &[Package], jobs: usize) -> Result<bool> {
     let bench = Bench {
         session: &session,
         toolchain,
-        logs: world_logs,
         kept: kept.to_owned(),
         state: Mutex::new(State { outcomes: Outcomes::load(kept.join("outcomes.json")), rows: Vec::new() }),
     };
@@ -71,8 +69,6 @@ pub fn inside(world: World, packages: &[Package], jobs: usize) -> Result<bool> {
 struct Bench<'a> {
     session: &'a Session,
     toolchain: String,
-    /// Where the logs are, seen from outside.
-    logs: PathBuf,
     kept: PathBuf,
     state: Mutex<State>,
 }
@@ -116,7 +112,7 @@ impl Bench<'_> {
         let mut state = lock(&self.state)?;
         state.outcomes.put(&derivation, outcome.clone())?;
         state.rows.push((name.to_owned(), outcome));
-        fs::write(self.kept.join("report.md"), report::table(&state.rows, &self.logs))?;
+        fs::write(self.kept.join("report.md"), report::table(&state.rows))?;
         Ok(complete)
     }
 

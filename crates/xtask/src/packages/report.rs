@@ -46,7 +46,7 @@ impl Outcome {
         }
     }
 
-    fn row(&self, name: &str, logs: &Path) -> String {
+    fn row(&self, name: &str) -> String {
         let result = match (self.built, self.used) {
             (true, true) => "pass",
             (true, false) => "built, unusable",
@@ -73,10 +73,10 @@ impl Outcome {
             Some((error, category)) => (error.replace('|', "\\|"), category.to_string()),
         };
         format!(
-            "| {name} | {result} | {phase} | {} s | {} | {tests} | {error} | {category} | {} |\n",
+            "| {name} | {result} | {phase} | {} s | {} | {tests} | {error} | {category} | logs/{} |\n",
             self.seconds,
             times.join(", "),
-            logs.join(&self.log).display()
+            self.log
         )
     }
 }
@@ -109,14 +109,14 @@ impl Outcomes {
     }
 }
 
-/// The table in Markdown; `logs` is where the logs are.
-pub fn table(rows: &[(String, Outcome)], logs: &Path) -> String {
+/// The table in Markdown; logs are named as seen from it.
+pub fn table(rows: &[(String, Outcome)]) -> String {
     let mut text = String::from(
         "| package | result | last phase | time | phases, s | make check | first error | category | log |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for (name, outcome) in rows {
-        text.push_str(&outcome.row(name, logs));
+        text.push_str(&outcome.row(name));
     }
     let passed = rows.iter().filter(|(_, outcome)| outcome.built && outcome.used).count();
     let _ = writeln!(text, "\n{passed} of {} pass.", rows.len());

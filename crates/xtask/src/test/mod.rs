@@ -70,7 +70,22 @@ fn end_to_end(workspace: &Workspace, flags: &TestFlags, report: &mut Report) -> 
         return Ok(());
     }
     let version = darling::prepare(workspace)?;
-    run_world(&world(workspace, flags, &version, Root::Machine, Mode::SingleUser, Guest::Darling), report)
+    if flags.front_end.is_none_or(|only| FrontEnd::from(only) == FrontEnd::Hook) {
+        let world = world(workspace, flags, &version, Root::Machine, Mode::SingleUser, Guest::Darling);
+        run_world(&world, report)?;
+    }
+    if flags.front_end.is_some_and(|only| FrontEnd::from(only) == FrontEnd::Hook) {
+        return Ok(());
+    }
+    // The machine's own Nix may have no such setting.
+    for release in
+        nix_roots::select(&flags.nix)?.into_iter().filter(|release| release.has_external_builders())
+    {
+        let root = Root::Unpacked(nix_roots::root(&workspace.target, release)?);
+        let world = world(workspace, flags, release.version, root, Mode::SingleUser, Guest::Darling);
+        run_world(&World { front_end: FrontEnd::ExternalBuilder, ..world }, report)?;
+    }
+    Ok(())
 }
 
 fn world(workspace: &Workspace, flags: &TestFlags, nix: &str, root: Root, mode: Mode, guest: Guest) -> World {

@@ -42,18 +42,22 @@ pub fn program(world: &World) -> PathBuf {
     Path::new(TARGET).join(&world.profile).join("host-agent")
 }
 
+/// `darwin-agent` for this guest.
+pub fn agent(world: &World, guest: Guest) -> PathBuf {
+    match guest {
+        Guest::Linux => Path::new(TARGET).join(&world.profile).join("darwin-agent"),
+        Guest::Darling => Path::new(TARGET).join("darwin/darwin-agent"),
+    }
+}
+
 /// Writes the configuration, with these lines besides the usual ones, and puts the hook in place.
 pub fn configure(world: &World, lines: &str) -> Result<()> {
     let directory = Path::new(CONFIG).parent().context("no directory")?;
     fs::create_dir_all(directory)?;
     let guest = world.guest.as_str();
-    let agent = match world.guest {
-        Guest::Linux => Path::new(TARGET).join(&world.profile).join("darwin-agent"),
-        Guest::Darling => Path::new(TARGET).join("darwin/darwin-agent"),
-    };
     let mut text = format!(
         "socket = \"{SOCKET}\"\nguest = \"{guest}\"\nstate-directory = \"{STATE}\"\nagent = \"{}\"\n",
-        agent.display()
+        agent(world, world.guest).display()
     );
     for (key, value) in [("max-jobs", "2"), ("warm-slots", "2"), ("queue-limit", "200")] {
         if !lines.lines().any(|line| line.starts_with(key)) {

@@ -9,12 +9,15 @@ use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::pivot_root;
 
-use super::{Root, World, accounts};
+use super::{Guest, Root, World, accounts};
 
 /// Top-level names that a world has of its own.
 const OWN: &[&str] = &[
     "proc", "sys", "dev", "tmp", "run", "nix", "home", "root", "project", "target", "scratch", "kept", "old",
 ];
+
+/// Where a Darling that was built from source is, and must be: it knows its own place.
+const DARLING: &str = "usr/local";
 
 /// Makes the root below `scratch` and enters it.
 pub fn enter(world: &World, scratch: &Path) -> Result<()> {
@@ -25,6 +28,9 @@ pub fn enter(world: &World, scratch: &Path) -> Result<()> {
         Root::Machine => Path::new("/"),
         Root::Unpacked(path) => path,
     };
+    if world.guest == Guest::Darling && world.root != Root::Machine {
+        fs::create_dir_all(programs.join(DARLING)).context("failed to make a place for Darling")?;
+    }
     for entry in fs::read_dir(programs)? {
         let entry = entry?;
         let (from, to) = (entry.path(), root.join(entry.file_name()));
@@ -38,6 +44,9 @@ pub fn enter(world: &World, scratch: &Path) -> Result<()> {
             fs::create_dir(&to)?;
             bind_read_only(&from, &to)?;
         }
+    }
+    if world.guest == Guest::Darling && world.root != Root::Machine {
+        bind_read_only(&Path::new("/").join(DARLING), &root.join(DARLING))?;
     }
     for (name, text) in [("passwd", accounts::passwd()), ("group", accounts::group())] {
         let file = scratch.join(name);

@@ -119,7 +119,9 @@ fn limits_of_the_daemon(session: &mut Session) -> Result<()> {
         };
         session.build(&Build::of(FILE, "endless"))?.fails_with(timeout)?.says("timed out")?;
         session.build(&Build::of(FILE, "talkative").with(&["-Q"]))?.fails()?.says("100000 bytes")?;
-        session.build(&Build::of("outputs.nix", "large"))?.fails()?.says("1000000 bytes")?;
+        for attribute in ["large", "large-file"] {
+            session.build(&Build::of("outputs.nix", attribute))?.fails()?.says("1000000 bytes")?;
+        }
         let idle = || Ok(daemon::busy_slots(&session.world)?.is_empty());
         ensure!(wait_until(Duration::from_secs(2), idle)?, "a slot is still busy");
         Ok(())

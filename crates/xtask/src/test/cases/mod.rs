@@ -2,6 +2,7 @@
 
 mod attributes;
 mod bad_input;
+mod both_guests;
 mod cancellation;
 mod daemon_life;
 mod external;
@@ -47,6 +48,8 @@ pub enum Place {
     SingleUser,
     /// As `SingleUser`, and its builder needs Linux (`/proc`, bash's `/dev/tcp`).
     LinuxGuest,
+    /// As `SingleUser`, and only with Darling as the guest.
+    DarlingGuest,
 }
 
 /// Returned as an error by a test that can't run in this world.
@@ -67,6 +70,7 @@ impl Case {
         match self.place {
             Place::Everywhere => true,
             Place::SingleUser => world.mode == Mode::SingleUser,
+            Place::DarlingGuest => world.mode == Mode::SingleUser && world.guest == Guest::Darling,
             Place::LinuxGuest => world.mode == Mode::SingleUser && world.guest == Guest::Linux,
         }
     }
@@ -132,6 +136,7 @@ pub const THEMES: &[Theme] = &[
     Theme::new("oracle", oracle::CASES, EXTERNAL_BUILDER),
     Theme::new("scale_out", scale_out::CASES, EXTERNAL_BUILDER),
     Theme::new("bad_input", bad_input::CASES, HOOK),
+    Theme::new("both_guests", both_guests::CASES, HOOK),
 ];
 
 impl Session {

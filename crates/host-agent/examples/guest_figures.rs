@@ -1,0 +1,240 @@
+//! Measures guests from next to the agent: `guest_figures ROUNDS CONFIG…`, as root; each configuration names a guest, a
+//! state directory and uids that no daemon uses. The rounds go through all guests in turn, and through bare Linux.
+//!
+//! Prints one JSON object: for each guest, and for `bare`, the samples of each figure, milliseconds. `boot`: from nothing
+//! to the agent's handshake. `ping`: to the agent and back. `executed`: from a booted slot to the builder's exec.
+//! `first-byte`: to the first byte that it prints. `spawns`: [`SPAWNS`] programs run by a shell, one after the other. `log`:
+//! [`LOG_MIB`] MiB printed into the pseudo-terminal and read.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use host_agent::config::Config;
+use host_agent::guest::GuestPlan;
+use host_agent::request::{BUILD_DIR, Network};
+use host_agent::slot::Slot;
+use host_agent::slot::directory::{self, StateDirectory};
+use host_agent::slot::uids::Uids;
+use nix::pty::openpty;
+use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use protocol::message::{Exit, FromAgent, ResourceLimits, Streams, ToAgent};
+use protocol::{ByteString, frame};
+
+const PINGS: u64 = 20;
+const SPAWNS: u32 = 200;
+const LOG_MIB: u32 = 32;
+/// Longest wait for anything.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Printed when the shell runs; no guest's remarks have such bytes.
+const RUNS: u8 = 1;
+/// Printed when it has spawned all.
+const SPAWNED: u8 = 2;
+const PATH: &str = "/usr/bin:/bin";
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    // A slot's first process is the program that makes the slot.
+    if std::env::args().nth(1).is_some_and(|argument| argument == "slot-init") {
+        return host_agent::cli::run();
+    }
+    match measure() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("guest_figures: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let rounds: u32 = arguments.next().ok_or("usage: guest_figures ROUNDS CONFIG…")?.parse()?;
+    let mut guests = Vec::new();
+    for path in arguments {
+        guests.push(Guest::new(&PathBuf::from(path))?);
+    }
+    let mut figures = BTreeMap::new();
+    // The first round brings programs into memory and does not count.
+    for round in 0..=rounds {
+        for guest in &mut guests {
+            let name = guest.config.guest.as_str();
+            let samples = guest.round().map_err(|error| format!("{name}: {error}"))?;
+            add(&mut figures, name, samples, round > 0);
+        }
+        add(&mut figures, "bare", bare()?, round > 0);
+    }
+    println!("{}", serde_json::to_string(&figures)?);
+    Ok(())
+}
+
+type Samples = Vec<(&'static str, Duration)>;
+
+fn add(
+    figures: &mut BTreeMap<&'static str, BTreeMap<&'static str, Vec<f64>>>,
+    name: &'static str,
+    samples: Samples,
+    counts: bool,
+) {
+    for (figure, time) in samples.into_iter().filter(|_| counts) {
+        figures.entry(name).or_default().entry(figure).or_default().push(time.as_secs_f64() * 1e3);
+    }
+}
+
+/// What a shell does in each round.
+fn script() -> [ByteString; 3] {
+    let text = format!(
+        "printf '\\00{RUNS}'; i=0; while [ $i -lt {SPAWNS} ]; do /usr/bin/true; i=$((i+1)); done; printf '\\00{SPAWNED}'; \
+         exec dd if=/dev/zero bs=65536 count={} 2>/dev/null",
+        LOG_MIB * 16
+    );
+    ["bash", "-c", &text].map(ByteString::from)
+}
+
+/// When the shell did what.
+struct Moments {
+    started: Instant,
+    runs: Option<Instant>,
+    spawned: Option<Instant>,
+    bytes: usize,
+}
+
+impl Moments {
+    fn from_now() -> Self {
+        Self { started: Instant::now(), runs: None, spawned: None, bytes: 0 }
+    }
+
+    fn printed(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len();
+        if self.runs.is_none() && bytes.contains(&RUNS) {
+            self.runs = Some(Instant::now());
+        }
+        if self.spawned.is_none() && bytes.contains(&SPAWNED) {
+            self.spawned = Some(Instant::now());
+        }
+    }
+
+    fn ended(self) -> Result<Samples> {
+        let (Some(runs), Some(spawned)) = (self.runs, self.spawned) else {
+            return Err(format!("the shell printed {} bytes and not what it was to", self.bytes).into());
+        };
+        if self.bytes < (LOG_MIB as usize) << 20 {
+            return Err(format!("of {LOG_MIB} MiB of output only {} bytes came", self.bytes).into());
+        }
+        Ok(vec![("first-byte", runs - self.started), ("spawns", spawned - runs), ("log", spawned.elapsed())])
+    }
+}
+
+struct Guest {
+    config: Config,
+    plan: GuestPlan,
+    state: StateDirectory,
+    uids: Uids,
+    next: u32,
+}
+
+impl Guest {
+    fn new(config: &Path) -> Result<Self> {
+        let config = Config::load(Some(config))?;
+        let plan = GuestPlan::new(&config)?;
+        let state = StateDirectory::open(&config.state_directory)?;
+        let uids = Uids::new(config.uid_base);
+        Ok(Self { config, plan, state, uids, next: 0 })
+    }
+
+    /// Boots a slot, asks it, runs the shell there, and removes it.
+    fn round(&mut self) -> Result<Samples> {
+        let uid = self.uids.lease().ok_or("no uid is free")?;
+        let mut slot =
+            Slot::boot(&self.config, &self.state, self.plan.clone(), self.next, uid, Network::Loopback)?;
+        self.next += 1;
+        let mut samples = vec![("boot", slot.boot)];
+        let asked = ask(&mut slot, &mut samples);
+        let (slot_directory, uid) = slot.stop();
+        directory::remove(slot_directory.path())?;
+        drop(uid);
+        asked?;
+        Ok(samples)
+    }
+}
+
+fn ask(slot: &mut Slot, samples: &mut Samples) -> Result<()> {
+    let mut agent = slot.take_agent().ok_or("the slot has no agent")?;
+    agent.set_read_timeout(Some(LIMIT))?;
+    for number in 0..PINGS {
+        let asked = Instant::now();
+        frame::write(&mut agent, &ToAgent::Ping(number))?;
+        while hear(&mut agent)? != FromAgent::Pong(number) {}
+        samples.push(("ping", asked.elapsed()));
+    }
+    let mut moments = Moments::from_now();
+    slot.show(&[])?;
+    for message in [
+        ToAgent::Prepare {
+            program: "/bin/bash".into(),
+            directory: BUILD_DIR.into(),
+            streams: Streams::Pty,
+            umask: 0o022,
+        },
+        ToAgent::Arguments(script().into()),
+        ToAgent::Environment(vec![("PATH".into(), PATH.into())]),
+        ToAgent::Limits(ResourceLimits { core: 0, file_size: None }),
+        ToAgent::Start,
+    ] {
+        frame::write(&mut agent, &message)?;
+    }
+    loop {
+        match hear(&mut agent)? {
+            FromAgent::Started { .. } => samples.push(("executed", moments.started.elapsed())),
+            FromAgent::Output { bytes, .. } => moments.printed(&bytes),
+            FromAgent::Exited { exit: Exit::Code(0), .. } => break,
+            FromAgent::Exited { exit, .. } => return Err(format!("the shell ended with {exit:?}").into()),
+            _ => {}
+        }
+    }
+    samples.extend(moments.ended()?);
+    Ok(())
+}
+
+fn hear(agent: &mut UnixStream) -> Result<FromAgent> {
+    Ok(frame::read(agent)?.ok_or("the agent hung up")?)
+}
+
+/// The same shell with nothing of ours around it, on a pseudo-terminal as well.
+fn bare() -> Result<Samples> {
+    let pty = openpty(None, None)?;
+    let mut raw = tcgetattr(&pty.slave)?;
+    cfmakeraw(&mut raw);
+    tcsetattr(&pty.slave, SetArg::TCSANOW, &raw)?;
+    let mut moments = Moments::from_now();
+    let [_, dash_c, text] = script();
+    let mut command = Command::new("/bin/bash");
+    command.arg(dash_c.as_path()).arg(text.as_path()).env_clear().env("PATH", PATH);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(File::from(pty.slave)).stderr(Stdio::null()).spawn()?;
+    // It holds our end of the terminal open.
+    drop(command);
+    let mut terminal = File::from(pty.master);
+    let mut bytes = vec![0; 1 << 16];
+    loop {
+        match terminal.read(&mut bytes) {
+            Ok(0) => break,
+            Ok(read) => moments.printed(&bytes[..read]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Nobody has the other end any more.
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let samples = moments.ended()?;
+    if !child.wait()?.success() {
+        return Err("the shell failed on bare Linux".into());
+    }
+    Ok(samples)
+}

@@ -1,0 +1,79 @@
+//! What whoever asked is told while a build goes on and at its end. Everything goes through one [`Outgoing`] frame, so that
+//! nothing is said into the middle of another message.
+//!
+//! [`Outgoing`]: crate::daemon::pump::Outgoing
+
+use std::time::Duration;
+
+use protocol::ByteString;
+use tracing::info;
+
+use super::{Build, Gone, is_success};
+use crate::control::message::{FromDaemon, ToDaemon};
+use crate::daemon::pump;
+use crate::request::{BuildOutcome, BuildPhase, BuildReport};
+use crate::slot::stuck_report;
+
+/// Longest time for notes on a build that is over.
+const NOTES_LIMIT: Duration = Duration::from_secs(2);
+
+impl Build<'_> {
+    /// Tells the log what the slot is doing, before it is ended.
+    pub(super) async fn report_stuck(&mut self, slot_init: i32) {
+        let guest = self.daemon.pool.guest().clone();
+        let remarks = self.log.remarks.clone();
+        let report =
+            tokio::task::spawn_blocking(move || stuck_report::take(slot_init, &guest, &remarks)).await;
+        self.notes(report.unwrap_or_default()).await;
+    }
+
+    /// Lines for the log of a build that has ended. A front end that does not read must not hold up the slot's end.
+    pub(super) async fn notes(&mut self, lines: Vec<String>) {
+        let all = async {
+            for line in lines {
+                if self.note(line).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(NOTES_LIMIT, all).await;
+    }
+
+    pub(super) async fn note(&mut self, line: String) -> Result<(), Gone> {
+        self.say(&FromDaemon::Note(line)).await
+    }
+
+    pub(super) async fn phase(&mut self, phase: BuildPhase) -> Result<(), Gone> {
+        self.daemon.registry.build_phase(self.id, &phase);
+        self.say(&FromDaemon::Phase(phase)).await
+    }
+
+    async fn say(&mut self, message: &FromDaemon) -> Result<(), Gone> {
+        self.log.outgoing.say(&mut self.connection.writer, message).await.map_err(|_| Gone)
+    }
+
+    /// Sends the report, then waits until the front end has taken the results and closes.
+    pub(super) async fn report(&mut self, outcome: BuildOutcome) {
+        if !is_success(&outcome) {
+            info!(build = self.id, ?outcome, "build failed");
+        }
+        let report = BuildReport {
+            outcome,
+            usage: self.usage,
+            log_bytes: self.log_bytes,
+            timings: self.timings,
+            kept: self.kept.as_deref().map(ByteString::from),
+        };
+        if self.say(&FromDaemon::Finished(report)).await.is_ok() {
+            let mut mode = self.daemon.mode.subscribe();
+            tokio::select! {
+                _ = self.connection.reader.next::<ToDaemon>() => {}
+                // The front end may be in the middle of taking its outputs.
+                () = async {
+                    pump::stopping(&mut mode).await;
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                } => {}
+            }
+        }
+    }
+}
