@@ -3,7 +3,8 @@
 //!
 //! Prints one JSON object: for each guest, and for `bare`, the samples of each figure, milliseconds. `boot`: from nothing
 //! to the agent's handshake. `ping`: to the agent and back. `executed`: from a booted slot to the builder's exec.
-//! `first-byte`: to the first byte that it prints. `spawns`: [`SPAWNS`] programs run by a shell, one after the other. `log`:
+//! `first-byte`: to the first byte that it prints. `end`: from the builder's end, until what it left behind was
+//! looked for and its output drained, to its report. `spawns`: [`SPAWNS`] programs run by a shell, one after the other. `log`:
 //! [`LOG_MIB`] MiB printed into the pseudo-terminal and read.
 
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ use protocol::{ByteString, frame};
 const PINGS: u64 = 20;
 const SPAWNS: u32 = 200;
 const LOG_MIB: u32 = 32;
+/// A spare slot has been idle for a while when a build takes it: what a guest still does after the handshake is over.
+const SETTLE: Duration = Duration::from_secs(1);
 /// Longest wait for anything.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Printed when the shell runs; no guest's remarks have such bytes.
@@ -155,6 +158,7 @@ impl Guest {
             Slot::boot(&self.config, &self.state, self.plan.clone(), self.next, uid, Network::Loopback)?;
         self.next += 1;
         let mut samples = vec![("boot", slot.boot)];
+        std::thread::sleep(SETTLE);
         let asked = ask(&mut slot, &mut samples);
         let (slot_directory, uid) = slot.stop();
         directory::remove(slot_directory.path())?;
@@ -189,11 +193,16 @@ fn ask(slot: &mut Slot, samples: &mut Samples) -> Result<()> {
     ] {
         frame::write(&mut agent, &message)?;
     }
+    let asked = Instant::now();
     loop {
         match hear(&mut agent)? {
             FromAgent::Started { .. } => samples.push(("executed", moments.started.elapsed())),
             FromAgent::Output { bytes, .. } => moments.printed(&bytes),
-            FromAgent::Exited { exit: Exit::Code(0), .. } => break,
+            FromAgent::Exited { exit: Exit::Code(0), usage } => {
+                samples
+                    .push(("end", asked.elapsed().saturating_sub(Duration::from_micros(usage.wall_micros))));
+                break;
+            }
             FromAgent::Exited { exit, .. } => return Err(format!("the shell ended with {exit:?}").into()),
             _ => {}
         }
