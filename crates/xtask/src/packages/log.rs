@@ -75,6 +75,8 @@ const WORDS: &[(&str, Category)] = &[
     ("function not implemented", Category::Syscall),
     ("operation not supported", Category::Syscall),
     ("symbol not found", Category::LibrarySymbol),
+    // A linker that was to make no program and does not know that.
+    ("undefined symbol: _main", Category::Tool),
     ("undefined symbol", Category::LibrarySymbol),
     ("library not loaded", Category::LibrarySymbol),
     ("stalled", Category::Stall),
