@@ -14,7 +14,7 @@ use super::cases;
 use crate::world::daemon;
 use crate::world::limited::{self, wait_until};
 use crate::world::session::{Build, Built, LIMIT, Session};
-use crate::world::{FrontEnd, Mode};
+use crate::world::{FrontEnd, Guest, Mode};
 
 cases! {
     Everywhere: a_kept_directory_is_the_builders_with_all_it_left, a_check_compares, rebuild_compares,
@@ -47,15 +47,19 @@ const SAME: &[(&str, &[&str])] = &[
     ),
     ("references.nix", &["allowed", "allowed-requisites"]),
     ("fixed.nix", &["flat", "flat-sha512", "recursive", "consumer"]),
-    ("attributes.nix", &["pass-as-file", "placeholders", "structured", "graph"]),
+    ("attributes.nix", &["pass-as-file", "placeholders", NEEDS_NEW_BASH, "graph"]),
 ];
 
+/// `.attrs.sh` is for a newer bash than macOS, and Darling, have.
+const NEEDS_NEW_BASH: &str = "structured";
+
 fn the_same_outputs_as_through_the_hook(session: &mut Session) -> Result<()> {
+    let left_out = (session.world.guest == Guest::Darling).then_some(NEEDS_NEW_BASH);
     let mut through = |front_end: FrontEnd| -> Result<BTreeMap<PathBuf, String>> {
         session.world.front_end = front_end;
         let mut hashes = BTreeMap::new();
         for (file, attributes) in SAME {
-            for attribute in *attributes {
+            for attribute in attributes.iter().filter(|attribute| Some(**attribute) != left_out) {
                 let build = Build::of(file, attribute);
                 session.build(&build)?.succeeds()?;
                 for output in session.query(&["-q", "--outputs"], &session.instantiate(&build)?)? {
