@@ -154,8 +154,15 @@ impl Guest {
     /// Boots a slot, asks it, runs the shell there, and removes it.
     fn round(&mut self) -> Result<Samples> {
         let uid = self.uids.lease().ok_or("no uid is free")?;
-        let mut slot =
-            Slot::boot(&self.config, &self.state, self.plan.clone(), self.next, uid, Network::Loopback)?;
+        let mut slot = Slot::boot(
+            &self.config,
+            &self.state,
+            self.plan.clone(),
+            self.next,
+            uid,
+            Network::Loopback,
+            None,
+        )?;
         self.next += 1;
         let mut samples = vec![("boot", slot.boot)];
         std::thread::sleep(SETTLE);
