@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -245,12 +246,17 @@ pub fn listen() -> (TempDir, PathBuf, UnixListener) {
 
 /// The agent where every user can execute it, which a build directory below a home need not be.
 pub fn public_agent() -> PathBuf {
-    let path = std::env::temp_dir().join(format!("darwin-agent-test-{}", std::process::id()));
-    if !path.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_darwin-agent"), &path).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
-    }
-    path
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    let made = MADE.get_or_init(|| {
+        let path = std::env::temp_dir().join(format!("darwin-agent-test-{}", std::process::id()));
+        // By another process: a thread that forks meanwhile would keep our descriptor open for writing, and such a file can't be
+        // executed.
+        let mut copy = Command::new("install");
+        copy.args(["-m", "755", env!("CARGO_BIN_EXE_darwin-agent")]).arg(&path);
+        assert!(copy.status().unwrap().success());
+        path
+    });
+    made.clone()
 }
 
 /// Accepts one connection and exchanges greetings.

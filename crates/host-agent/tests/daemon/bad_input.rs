@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 
 use host_agent::control::message::{CONTROL_VERSION, FromDaemon, ToDaemon};
 use protocol::frame;
 
-use crate::harness::{Daemon, skipped};
+use crate::harness::{Daemon, copy_program, skipped};
 
 fn host_agent(args: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_host-agent"))
@@ -106,20 +107,7 @@ fn a_stranger_is_refused_with_what_to_do() {
         return;
     }
     let daemon = Daemon::start("");
-    // The daemon's directory is root's alone, so the stranger needs a way to the socket first.
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(daemon.directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let program = daemon.directory.path().join("host-agent");
-    std::fs::copy(env!("CARGO_BIN_EXE_host-agent"), &program).unwrap();
-    use std::os::unix::process::CommandExt;
-    let output = Command::new(program)
-        .arg("--config")
-        .arg(daemon.directory.path().join("config.toml"))
-        .arg("status")
-        .uid(65534)
-        .gid(65534)
-        .output()
-        .unwrap();
+    let output = daemon.program_as(65534).arg("status").output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("uid 65534 is neither root nor a member of the group 'nixbld'"), "{stderr}");
     assert!(stderr.contains("allowed-uids"), "{stderr}");
@@ -138,12 +126,9 @@ fn a_daemon_without_rights_says_which_it_needs() {
     );
     std::fs::write(&config, text).unwrap();
     let program = directory.path().join("host-agent");
-    std::fs::copy(env!("CARGO_BIN_EXE_host-agent"), &program).unwrap();
-    std::fs::copy(
-        std::path::Path::new(env!("CARGO_BIN_EXE_host-agent")).with_file_name("darwin-agent"),
-        directory.path().join("darwin-agent"),
-    )
-    .unwrap();
+    let original = Path::new(env!("CARGO_BIN_EXE_host-agent"));
+    copy_program(original, &program);
+    copy_program(&original.with_file_name("darwin-agent"), &directory.path().join("darwin-agent"));
     let daemon = |wrapper: &[&str]| {
         let mut command = Command::new(wrapper[0]);
         command

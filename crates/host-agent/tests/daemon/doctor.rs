@@ -2,7 +2,6 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -122,14 +121,7 @@ fn without_root_it_says_what_it_did_not_try_and_uses_a_slot_of_the_daemons() {
     }
     const UID: u32 = 1_234_568;
     let daemon = Daemon::start(&format!("allowed-uids = [{UID}]"));
-    std::fs::set_permissions(daemon.directory.path(), Permissions::from_mode(0o755)).unwrap();
-    let program = daemon.directory.path().join("host-agent");
-    std::fs::copy(env!("CARGO_BIN_EXE_host-agent"), &program).unwrap();
-    let as_uid = |uid| {
-        let mut command = Command::new(&program);
-        command.arg("--config").arg(daemon.directory.path().join("config.toml"));
-        report(&command.args(["doctor", "--json"]).uid(uid).gid(uid).output().unwrap())
-    };
+    let as_uid = |uid| report(&daemon.program_as(uid).args(["doctor", "--json"]).output().unwrap());
     let allowed = as_uid(UID);
     for name in ["rights", "namespaces", "mount-calls", "leftovers"] {
         assert_eq!(severity(&allowed, name), "warning", "{name}");

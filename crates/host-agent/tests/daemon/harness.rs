@@ -1,6 +1,9 @@
 //! A daemon on a store and a state directory of its own.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -110,6 +113,19 @@ impl Daemon {
             log.lines().map_while(Result::ok).for_each(|line| eprintln!("daemon: {line}"))
         });
         child
+    }
+
+    /// `host-agent` with this daemon's configuration, where every user can execute it, as this user.
+    pub fn program_as(&self, uid: u32) -> Command {
+        let directory = self.directory.path();
+        std::fs::set_permissions(directory, Permissions::from_mode(0o755)).unwrap();
+        let program = directory.join("host-agent");
+        if !program.exists() {
+            copy_program(Path::new(env!("CARGO_BIN_EXE_host-agent")), &program);
+        }
+        let mut command = Command::new(program);
+        command.arg("--config").arg(directory.join("config.toml")).uid(uid).gid(uid);
+        command
     }
 
     /// Starts it again on the same directories.
@@ -227,6 +243,12 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Copies a program that is then executed. By another process: a thread that forks meanwhile would keep our descriptor open
+/// for writing, and what is open for writing can't be executed.
+pub fn copy_program(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
 }
 
 /// Reads events until the build is over.

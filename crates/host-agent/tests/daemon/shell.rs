@@ -1,9 +1,6 @@
 //! `host-agent shell`: the program itself, on pipes and on a terminal, against the real daemon.
 
-use std::fs::Permissions;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -193,15 +190,7 @@ fn whoever_may_build_may_have_a_shell_and_nobody_else() {
     }
     const UID: u32 = 1_234_567;
     let daemon = Daemon::start(&format!("allowed-uids = [{UID}]"));
-    std::fs::set_permissions(daemon.directory.path(), Permissions::from_mode(0o755)).unwrap();
-    // Where every user can execute it.
-    let program = daemon.directory.path().join("host-agent");
-    std::fs::copy(env!("CARGO_BIN_EXE_host-agent"), &program).unwrap();
-    let as_uid = |uid| {
-        let mut command = Command::new(&program);
-        command.arg("--config").arg(daemon.directory.path().join("config.toml"));
-        command.args(["shell", "--", "/bin/echo", "hello"]).uid(uid).gid(uid).output().unwrap()
-    };
+    let as_uid = |uid| daemon.program_as(uid).args(["shell", "--", "/bin/echo", "hello"]).output().unwrap();
     assert_eq!(as_uid(UID).stdout, b"hello\n");
     let refused = as_uid(UID + 1);
     assert_eq!(refused.status.code(), Some(125));

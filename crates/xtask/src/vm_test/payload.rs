@@ -61,7 +61,7 @@ pub fn assemble(workspace: &Workspace, plan: &Plan, directory: &Path) -> Result<
     copy(&workspace.project.join("fixtures"), &directory.join("fixtures"))?;
     fs::create_dir_all(directory.join("docs"))?;
     copy(&workspace.project.join(guide::PAGE), &directory.join(guide::PAGE))?;
-    copy(&std::env::current_exe()?, &directory.join(RUNNER))?;
+    copy(Path::new("/proc/self/exe"), &directory.join(RUNNER))?;
     fs::write(directory.join(PLAN), serde_json::to_vec_pretty(plan)?)?;
     if has_package(plan) {
         for (name, from) in package_inputs(workspace) {

@@ -168,7 +168,8 @@ impl World {
         let mut world = Command::new("env")
             .args(["--default-signal", "unshare"])
             .args(["--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child"])
-            .arg(std::env::current_exe()?)
+            // This very program, also where cargo has put another one in its place meanwhile.
+            .arg(format!("/proc/{}/exe", std::process::id()))
             .arg("world-init")
             .arg(&spec)
             .stdin(Stdio::piped())
