@@ -114,8 +114,7 @@ impl Build<'_> {
         let mut outcome = self.attempt().await;
         if let Ok(Attempt::Stalled(late)) = outcome
             && self.daemon.config.retry_stalled
-            // One that was given is no longer as it was.
-            && self.builds_in_own_directory()
+            && self.is_as_before().await
         {
             let note = format!("{}; the build starts again in a fresh slot", stalled(late));
             warn!(build = self.id, note);

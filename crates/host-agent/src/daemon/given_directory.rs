@@ -13,6 +13,7 @@ use nix::sys::stat::fstat;
 use thiserror::Error;
 
 use super::peer::Peer;
+use super::snapshot::Snapshot;
 use crate::mount::{Attributes, Extent, clone_tree, set_attributes};
 use crate::publish::{TreeError, pass_on};
 
@@ -45,6 +46,8 @@ pub(super) struct GivenDirectory {
     handle: OwnedFd,
     owner: (u32, u32),
     lent_to: Option<u32>,
+    /// What was in it when it was first lent.
+    snapshot: Option<Snapshot>,
 }
 
 impl GivenDirectory {
@@ -68,7 +71,7 @@ impl GivenDirectory {
         if stat.st_mode & 0o022 != 0 {
             return Err(GivenError::Writable { path: path.to_owned(), mode: stat.st_mode & 0o7777 });
         }
-        Ok(Self { handle, owner: (stat.st_uid, stat.st_gid), lent_to: None })
+        Ok(Self { handle, owner: (stat.st_uid, stat.st_gid), lent_to: None, snapshot: None })
     }
 
     /// [`open`](Self::open), on a thread that may block.
@@ -79,10 +82,30 @@ impl GivenDirectory {
     }
 
     /// [`take_back`](Self::take_back), on a thread that may block.
-    pub(super) async fn take_back_soon(self) -> Result<(), String> {
-        match tokio::task::spawn_blocking(move || self.take_back()).await {
-            Ok(taken) => taken.map_err(|error| error.to_string()),
-            Err(_) => Err("the task that gives it back panicked".into()),
+    pub(super) async fn take_back_soon(mut self) -> Result<Self, String> {
+        let taken = tokio::task::spawn_blocking(move || self.take_back().map(|()| self)).await;
+        taken.map_or(Err("the task that gives it back panicked".into()), |taken| {
+            taken.map_err(|error| error.to_string())
+        })
+    }
+
+    /// Makes it as it was before it was first lent, if that is known, on a thread that may block.
+    pub(super) async fn restore_soon(self) -> Result<Self, String> {
+        let restored = tokio::task::spawn_blocking(move || {
+            let snapshot = self.snapshot.as_ref().ok_or("too much was in it to be kept")?;
+            snapshot
+                .restore(self.handle.as_fd(), self.owner.0)
+                .map_err(|error| format!("failed to restore it: {error}"))?;
+            Ok(self)
+        });
+        restored.await.unwrap_or(Err("the task that restores it panicked".into()))
+    }
+
+    /// Keeps what is in it for [`restore_soon`](Self::restore_soon), if that is little; blocking. Before it is lent.
+    pub(super) fn remember(&mut self) {
+        if self.snapshot.is_none() {
+            // Not to have a second try is no reason to refuse the first.
+            self.snapshot = Snapshot::take(self.handle.as_fd(), self.owner.0).ok().flatten();
         }
     }
 
@@ -103,8 +126,8 @@ impl GivenDirectory {
     }
 
     /// Gives back what the builder owns in it; blocking. Everything that ran as the builder must be dead.
-    fn take_back(self) -> Result<(), TreeError> {
-        match self.lent_to {
+    fn take_back(&mut self) -> Result<(), TreeError> {
+        match self.lent_to.take() {
             Some(builder) => pass_on(self.handle.as_fd(), builder, self.owner),
             None => Ok(()),
         }

@@ -17,6 +17,7 @@ mod readiness;
 mod registry;
 mod session;
 mod shell;
+mod snapshot;
 mod ssh;
 
 use std::path::Path;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use host_agent::request::{BuildDirectory, BuildFile, BuildOutcome, Publishing};
 use serde_json::{Value, json};
 
-use crate::harness::{Daemon, LIMIT, darling, name, skipped};
+use crate::harness::{Daemon, LIMIT, copy_program, darling, name, skipped};
 
 /// A build user, who may ask, and a stranger to him.
 const BUILDER: u32 = 31001;
@@ -37,9 +37,7 @@ impl Place {
         fs::set_permissions(daemon.store(), fs::Permissions::from_mode(0o1777)).unwrap();
         // Where the build user can reach it.
         let program = directory.join("host-agent");
-        // By a child: were it open for writing here, a test that forks now would keep it busy.
-        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_host-agent")).arg(&program).status();
-        assert!(copied.unwrap().success());
+        copy_program(Path::new(env!("CARGO_BIN_EXE_host-agent")), &program);
         let top = directory.join("builds/nix-1-2");
         fs::create_dir_all(top.join("build")).unwrap();
         for path in [&top, &top.join("build")] {
@@ -148,6 +146,45 @@ fn the_builder_works_in_the_given_directory_and_all_of_it_comes_back() {
     assert_eq!(fs::metadata(&out).unwrap().mode() & 0o7777, 0o555);
     assert_eq!(fs::metadata(out.join("y")).unwrap().mode() & 0o7777, 0o640);
     assert!(fs::read_dir(place.daemon.state().join("kept")).unwrap().next().is_none());
+}
+
+#[test]
+fn a_stalled_build_is_run_once_more_on_what_nix_had_put_into_the_directory() {
+    if skipped() {
+        return;
+    }
+    let place = Place::new("max-jobs = 1\nwarm-slots = 0");
+    fs::write(place.tmp().join(".attr"), "from Nix\n").unwrap();
+    chown(place.tmp().join(".attr"), Some(BUILDER), Some(BUILDER)).unwrap();
+    let json = place.json(
+        "test ! -e trace || echo not fresh; test \"$(cat .attr)\" = 'from Nix' || echo changed; \
+         echo once > .attr; mkdir -p trace/deep; touch $out; sleep 2",
+    );
+    let child = place.start(&json);
+    place.daemon.stall();
+    let done = Done(child.wait_with_output().unwrap());
+    let log = done.succeeds().log();
+    assert!(log.contains("starts again in a fresh slot"), "{log}");
+    assert!(!log.contains("not fresh") && !log.contains("changed"), "{log}");
+    assert_eq!(owner(place.tmp().join("trace/deep")), BUILDER);
+    assert!(place.out().exists());
+}
+
+#[test]
+fn a_stalled_build_is_not_run_again_on_what_could_not_be_kept() {
+    if skipped() {
+        return;
+    }
+    let place = Place::new("max-jobs = 1\nwarm-slots = 0");
+    fs::create_dir(place.tmp().join("directory")).unwrap();
+    chown(place.tmp().join("directory"), Some(BUILDER), Some(BUILDER)).unwrap();
+    let child = place.start(&place.json("touch $out; sleep 100"));
+    place.daemon.stall();
+    let done = Done(child.wait_with_output().unwrap());
+    assert_eq!(done.0.status.code(), Some(1));
+    let log = done.log();
+    assert!(log.contains("time stands still") && !log.contains("starts again"), "{log}");
+    assert_eq!(owner(place.tmp().join("directory")), BUILDER);
 }
 
 #[test]

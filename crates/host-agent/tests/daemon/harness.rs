@@ -14,6 +14,8 @@ use host_agent::request::{
     BuildDirectory, BuildLimits, BuildReport, BuildRequest, Network, OutputRequest, Publishing,
 };
 use host_agent::store_path::StoreName;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use protocol::ByteString;
 
 /// Longest that any step of a test may take.
@@ -222,6 +224,21 @@ impl Daemon {
     /// How many of a script's own processes there are; guests have servers of their own.
     pub fn sleepers(&self) -> usize {
         self.slot_processes().iter().filter(|(_, command)| command.starts_with("sleep ")).count()
+    }
+
+    /// Stops the agent of the slot that builds, so that no tick is answered any more. The builder must run a `sleep`.
+    pub fn stall(&self) {
+        self.eventually(LIMIT, "builder running", || self.sleepers() >= 1);
+        let agents: Vec<i32> = self
+            .slot_processes()
+            .into_iter()
+            .filter(|(_, command)| {
+                command.contains("/run/db/darwin-agent") && !command.starts_with("/run/db/host")
+            })
+            .map(|(pid, _)| pid)
+            .collect();
+        let [agent] = agents[..] else { panic!("{:?}", self.slot_processes()) };
+        kill(Pid::from_raw(agent), Signal::SIGSTOP).unwrap();
     }
 
     /// Waits until `condition` holds.

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use host_agent::control::client::BuildEvent;
 use host_agent::request::{BuildLimits, BuildOutcome, BuildPhase};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use protocol::message::Exit;
 
 use crate::harness::{Daemon, darling, finish, skipped};
@@ -43,21 +41,10 @@ fn a_build_that_succeeds_or_fails_by_itself_has_no_report() {
     }
 }
 
-/// Stops the agent of the build's slot, so that no tick is answered any more.
 fn stall_first_attempt(daemon: &Daemon, script: &str) -> host_agent::control::client::Client {
     let mut client = daemon.submit(&daemon.request(script));
     while client.next_event().unwrap() != BuildEvent::Phase(BuildPhase::Building) {}
-    daemon.eventually(crate::harness::LIMIT, "builder running", || daemon.sleepers() >= 1);
-    let agents: Vec<i32> = daemon
-        .slot_processes()
-        .into_iter()
-        .filter(|(_, command)| {
-            command.contains("/run/db/darwin-agent") && !command.starts_with("/run/db/host")
-        })
-        .map(|(pid, _)| pid)
-        .collect();
-    let [agent] = agents[..] else { panic!("{:?}", daemon.slot_processes()) };
-    kill(Pid::from_raw(agent), Signal::SIGSTOP).unwrap();
+    daemon.stall();
     client
 }
 

@@ -22,8 +22,12 @@ impl Build<'_> {
         let inputs = std::mem::take(&mut self.request.inputs);
         let files = std::mem::take(&mut self.request.files);
         let mut given = self.given.take();
+        let may_stall = self.daemon.config.retry_stalled;
         let task = tokio::task::spawn_blocking(move || {
             let lent = given.as_mut().map_or(Ok(()), |given| {
+                if may_stall {
+                    given.remember();
+                }
                 let tree = given.lend(slot.uid.uid()).map_err(|error| SlotError::Step(error.to_string()))?;
                 slot.show_build_directory(tree.as_fd())
             });
@@ -63,11 +67,27 @@ impl Build<'_> {
     }
 
     pub(super) async fn take_back(&mut self) {
-        if let Some(given) = self.given.take()
-            && let Err(error) = given.take_back_soon().await
-        {
-            warn!(build = self.id, error, "failed to give a build directory back");
+        if let Some(given) = self.given.take() {
+            match given.take_back_soon().await {
+                Ok(given) => self.given = Some(given),
+                Err(error) => warn!(build = self.id, error, "failed to give a build directory back"),
+            }
         }
+    }
+
+    /// Whether the build directory is as it was before a builder ran in it, so that another may.
+    pub(super) async fn is_as_before(&mut self) -> bool {
+        if self.builds_in_own_directory() {
+            return true;
+        }
+        let Some(given) = self.given.take() else { return false };
+        match given.restore_soon().await {
+            Ok(given) => self.given = Some(given),
+            Err(error) => {
+                warn!(build = self.id, error, "a stalled build is not tried again in its directory")
+            }
+        }
+        self.given.is_some()
     }
 
     pub(super) fn builds_in_own_directory(&self) -> bool {
