@@ -61,7 +61,8 @@ pub fn assemble(workspace: &Workspace, plan: &Plan, directory: &Path) -> Result<
     copy(&workspace.project.join("fixtures"), &directory.join("fixtures"))?;
     fs::create_dir_all(directory.join("docs"))?;
     copy(&workspace.project.join(guide::PAGE), &directory.join(guide::PAGE))?;
-    copy(Path::new("/proc/self/exe"), &directory.join(RUNNER))?;
+    // This very program, also where cargo has put another one in its place meanwhile.
+    fs::copy("/proc/self/exe", directory.join(RUNNER)).context("failed to copy this program")?;
     fs::write(directory.join(PLAN), serde_json::to_vec_pretty(plan)?)?;
     if has_package(plan) {
         for (name, from) in package_inputs(workspace) {
