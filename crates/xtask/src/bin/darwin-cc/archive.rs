@@ -19,9 +19,23 @@ pub fn stub_symbols(text: &str) -> HashSet<&str> {
     text.split([' ', ',', '[', ']', '\n', '\'', '"']).filter(|word| word.starts_with('_')).collect()
 }
 
-/// Members of a static library that define one of these symbols.
-pub fn conflicting<'a>(archive: &'a [u8], symbols: &HashSet<&str>) -> Vec<&'a [u8]> {
-    members(archive).filter(|member| defined(member).iter().any(|symbol| symbols.contains(symbol))).collect()
+/// Members of a static library that define one of these symbols, unless it is among those `taken` already: the first library
+/// that has it counts, and a library may be named twice. What they define is taken then.
+pub fn conflicting<'a>(
+    archive: &'a [u8],
+    symbols: &HashSet<&str>,
+    taken: &mut HashSet<String>,
+) -> Vec<&'a [u8]> {
+    let wanted = |member: &&[u8]| {
+        let defined = defined(member);
+        let first = !defined.iter().any(|symbol| taken.contains(*symbol));
+        let wanted = first && defined.iter().any(|symbol| symbols.contains(symbol));
+        if wanted {
+            taken.extend(defined.into_iter().map(str::to_owned));
+        }
+        wanted
+    };
+    members(archive).filter(wanted).collect()
 }
 
 /// Contents of the members; it ends where the file makes no sense any more.
@@ -118,16 +132,27 @@ mod tests {
             ("user.o/", object("_glob", 0x01)),
             ("#1/16", long),
         ]);
-        let found = conflicting(&archive, &symbols);
+        let found = conflicting(&archive, &symbols, &mut HashSet::new());
         assert_eq!(found, [&object("_glob", 0x0f)[..], &object("_fnmatch", 0x0f)[..]]);
     }
 
     #[test]
+    fn the_first_library_that_has_a_symbol_counts() {
+        let symbols = stub_symbols("_glob _xprintf");
+        let mut taken = HashSet::new();
+        let first = archive(&[("glob.o/", object("_glob", 0x0f))]);
+        let second = archive(&[("g.o/", object("_glob", 0x0f)), ("x.o/", object("_xprintf", 0x0f))]);
+        assert_eq!(conflicting(&first, &symbols, &mut taken).len(), 1);
+        assert_eq!(conflicting(&second, &symbols, &mut taken), [&object("_xprintf", 0x0f)[..]]);
+        assert!(conflicting(&first, &symbols, &mut taken).is_empty());
+    }
+
+    #[test]
     fn survives_any_cut_of_an_archive() {
-        let symbols = stub_symbols("_glob");
-        let archive = archive(&[("glob.o/", object("_glob", 0x0f)), ("b.o/", object("_glob", 0x0f))]);
+        let symbols = stub_symbols("_glob _fnmatch");
+        let archive = archive(&[("glob.o/", object("_glob", 0x0f)), ("b.o/", object("_fnmatch", 0x0f))]);
         for length in 0..archive.len() - 1 {
-            assert!(conflicting(&archive[..length], &symbols).len() < 2);
+            assert!(conflicting(&archive[..length], &symbols, &mut HashSet::new()).len() < 2);
         }
     }
 }

@@ -15,6 +15,7 @@ mod archive;
 #[cfg_attr(not(test), expect(dead_code, reason = "the rest checks programs, for `cargo xtask darwin`"))]
 mod mach_o;
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -90,9 +91,10 @@ impl Members {
         }
         let stub = fs::read_to_string(home.join("zig/lib/libc/darwin/libSystem.tbd"))?;
         let symbols = archive::stub_symbols(&stub);
+        let mut taken = HashSet::new();
         for path in archives {
             let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
-            for member in archive::conflicting(&bytes, &symbols) {
+            for member in archive::conflicting(&bytes, &symbols, &mut taken) {
                 let directory = members.directory.get_or_insert_with(|| {
                     std::env::temp_dir().join(format!("darwin-cc-{}", std::process::id()))
                 });
