@@ -116,6 +116,13 @@ fn answers_as_many_ticks_at_once_as_may_be_under_way() {
         back.sort_unstable();
         assert_eq!(back, sent);
     }
+    // One thread would answer them all as well, and in Darling for ever wait with them for a sleep that is lost.
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", agent.child.id())).unwrap();
+    let named = tasks.filter(|task| {
+        let name = std::fs::read_to_string(task.as_ref().unwrap().path().join("comm"));
+        name.is_ok_and(|name| name == "tick\n")
+    });
+    assert_eq!(named.count(), protocol::limits::TICKS_UNDER_WAY);
 }
 
 fn child_of(pid: u32) -> i32 {

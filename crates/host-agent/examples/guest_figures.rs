@@ -1,11 +1,11 @@
-//! Measures guests from next to the agent: `guest_figures ROUNDS CONFIG…`, as root; each configuration names a guest, a
+//! Measures guests from next to the agent: `guest_figures ROUNDS SPAWNS MIB CONFIG…`, as root; each configuration names a guest, a
 //! state directory and uids that no daemon uses. The rounds go through all guests in turn, and through bare Linux.
 //!
 //! Prints one JSON object: for each guest, and for `bare`, the samples of each figure, milliseconds. `boot`: from nothing
 //! to the agent's handshake. `ping`: to the agent and back. `executed`: from a booted slot to the builder's exec.
 //! `first-byte`: to the first byte that it prints. `end`: from the builder's end, until what it left behind was
-//! looked for and its output drained, to its report. `spawns`: [`SPAWNS`] programs run by a shell, one after the other. `log`:
-//! [`LOG_MIB`] MiB printed into the pseudo-terminal and read.
+//! looked for and its output drained, to its report. `spawns`: SPAWNS programs run by a shell, one after the other. `log`:
+//! MIB MiB printed into the pseudo-terminal and read.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -28,8 +28,6 @@ use protocol::message::{Exit, FromAgent, ResourceLimits, Streams, ToAgent};
 use protocol::{ByteString, frame};
 
 const PINGS: u64 = 20;
-const SPAWNS: u32 = 200;
-const LOG_MIB: u32 = 32;
 /// A spare slot has been idle for a while when a build takes it: what a guest still does after the handshake is over.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Longest wait for anything.
@@ -58,7 +56,13 @@ fn main() -> ExitCode {
 
 fn measure() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let rounds: u32 = arguments.next().ok_or("usage: guest_figures ROUNDS CONFIG…")?.parse()?;
+    let mut number = || {
+        Ok::<u32, Box<dyn Error>>(
+            arguments.next().ok_or("usage: guest_figures ROUNDS SPAWNS MIB CONFIG…")?.parse()?,
+        )
+    };
+    let rounds = number()?;
+    let work = Work { spawns: number()?, log_mib: number()? };
     let mut guests = Vec::new();
     for path in arguments {
         guests.push(Guest::new(&PathBuf::from(path))?);
@@ -68,10 +72,10 @@ fn measure() -> Result<()> {
     for round in 0..=rounds {
         for guest in &mut guests {
             let name = guest.config.guest.as_str();
-            let samples = guest.round().map_err(|error| format!("{name}: {error}"))?;
+            let samples = guest.round(work).map_err(|error| format!("{name}: {error}"))?;
             add(&mut figures, name, samples, round > 0);
         }
-        add(&mut figures, "bare", bare()?, round > 0);
+        add(&mut figures, "bare", bare(work)?, round > 0);
     }
     println!("{}", serde_json::to_string(&figures)?);
     Ok(())
@@ -91,13 +95,22 @@ fn add(
 }
 
 /// What a shell does in each round.
-fn script() -> [ByteString; 3] {
-    let text = format!(
-        "printf '\\00{RUNS}'; i=0; while [ $i -lt {SPAWNS} ]; do /usr/bin/true; i=$((i+1)); done; printf '\\00{SPAWNED}'; \
-         exec dd if=/dev/zero bs=65536 count={} 2>/dev/null",
-        LOG_MIB * 16
-    );
-    ["bash", "-c", &text].map(ByteString::from)
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    spawns: u32,
+    log_mib: u32,
+}
+
+impl Work {
+    fn script(self) -> [ByteString; 3] {
+        let text = format!(
+            "printf '\\00{RUNS}'; i=0; while [ $i -lt {} ]; do /usr/bin/true; i=$((i+1)); done; printf '\\00{SPAWNED}'; \
+             exec dd if=/dev/zero bs=65536 count={} 2>/dev/null",
+            self.spawns,
+            self.log_mib * 16
+        );
+        ["bash", "-c", &text].map(ByteString::from)
+    }
 }
 
 /// When the shell did what.
@@ -123,12 +136,12 @@ impl Moments {
         }
     }
 
-    fn ended(self) -> Result<Samples> {
+    fn ended(self, work: Work) -> Result<Samples> {
         let (Some(runs), Some(spawned)) = (self.runs, self.spawned) else {
             return Err(format!("the shell printed {} bytes and not what it was to", self.bytes).into());
         };
-        if self.bytes < (LOG_MIB as usize) << 20 {
-            return Err(format!("of {LOG_MIB} MiB of output only {} bytes came", self.bytes).into());
+        if self.bytes < (work.log_mib as usize) << 20 {
+            return Err(format!("of {} MiB of output only {} bytes came", work.log_mib, self.bytes).into());
         }
         Ok(vec![("first-byte", runs - self.started), ("spawns", spawned - runs), ("log", spawned.elapsed())])
     }
@@ -152,7 +165,7 @@ impl Guest {
     }
 
     /// Boots a slot, asks it, runs the shell there, and removes it.
-    fn round(&mut self) -> Result<Samples> {
+    fn round(&mut self, work: Work) -> Result<Samples> {
         let uid = self.uids.lease().ok_or("no uid is free")?;
         let mut slot = Slot::boot(
             &self.config,
@@ -166,7 +179,7 @@ impl Guest {
         self.next += 1;
         let mut samples = vec![("boot", slot.boot)];
         std::thread::sleep(SETTLE);
-        let asked = ask(&mut slot, &mut samples);
+        let asked = ask(&mut slot, work, &mut samples);
         let (slot_directory, uid) = slot.stop();
         directory::remove(slot_directory.path())?;
         drop(uid);
@@ -175,7 +188,7 @@ impl Guest {
     }
 }
 
-fn ask(slot: &mut Slot, samples: &mut Samples) -> Result<()> {
+fn ask(slot: &mut Slot, work: Work, samples: &mut Samples) -> Result<()> {
     let mut agent = slot.take_agent().ok_or("the slot has no agent")?;
     agent.set_read_timeout(Some(LIMIT))?;
     for number in 0..PINGS {
@@ -193,7 +206,7 @@ fn ask(slot: &mut Slot, samples: &mut Samples) -> Result<()> {
             streams: Streams::Pty,
             umask: 0o022,
         },
-        ToAgent::Arguments(script().into()),
+        ToAgent::Arguments(work.script().into()),
         ToAgent::Environment(vec![("PATH".into(), PATH.into())]),
         ToAgent::Limits(ResourceLimits { core: 0, file_size: None }),
         ToAgent::Start,
@@ -214,7 +227,7 @@ fn ask(slot: &mut Slot, samples: &mut Samples) -> Result<()> {
             _ => {}
         }
     }
-    samples.extend(moments.ended()?);
+    samples.extend(moments.ended(work)?);
     Ok(())
 }
 
@@ -223,13 +236,13 @@ fn hear(agent: &mut UnixStream) -> Result<FromAgent> {
 }
 
 /// The same shell with nothing of ours around it, on a pseudo-terminal as well.
-fn bare() -> Result<Samples> {
+fn bare(work: Work) -> Result<Samples> {
     let pty = openpty(None, None)?;
     let mut raw = tcgetattr(&pty.slave)?;
     cfmakeraw(&mut raw);
     tcsetattr(&pty.slave, SetArg::TCSANOW, &raw)?;
     let mut moments = Moments::from_now();
-    let [_, dash_c, text] = script();
+    let [_, dash_c, text] = work.script();
     let mut command = Command::new("/bin/bash");
     command.arg(dash_c.as_path()).arg(text.as_path()).env_clear().env("PATH", PATH);
     let mut child =
@@ -248,7 +261,7 @@ fn bare() -> Result<Samples> {
             Err(error) => return Err(error.into()),
         }
     }
-    let samples = moments.ended()?;
+    let samples = moments.ended(work)?;
     if !child.wait()?.success() {
         return Err("the shell failed on bare Linux".into());
     }

@@ -165,7 +165,7 @@ impl BuildLimits {
         const IN_A_SHELL: i32 = 128 + SIGXFSZ;
         let limit = self.output_bytes?;
         matches!(exit, Exit::Signal(SIGXFSZ) | Exit::Code(IN_A_SHELL)).then(|| {
-            format!("a file was about to become larger than {limit} bytes, the limit of outputs (`limits.output-bytes`)")
+            format!("most likely a file was about to become larger than {limit} bytes, the limit of outputs (`limits.output-bytes`)")
         })
     }
 }

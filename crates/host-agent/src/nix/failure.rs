@@ -215,8 +215,8 @@ mod tests {
         insta::assert_snapshot!(text.join("\n"), @r"
         100: builder for '/nix/store/00000000000000000000000000000000-t.drv' failed with exit code 3
         100: builder for '/nix/store/00000000000000000000000000000000-t.drv' failed due to signal 9
-        100: builder for '/nix/store/00000000000000000000000000000000-t.drv' failed due to signal 25: a file was about to become larger than 5000 bytes, the limit of outputs (`limits.output-bytes`)
-        100: builder for '/nix/store/00000000000000000000000000000000-t.drv' failed with exit code 153: a file was about to become larger than 5000 bytes, the limit of outputs (`limits.output-bytes`)
+        100: builder for '/nix/store/00000000000000000000000000000000-t.drv' failed due to signal 25: most likely a file was about to become larger than 5000 bytes, the limit of outputs (`limits.output-bytes`)
+        100: builder for '/nix/store/00000000000000000000000000000000-t.drv' failed with exit code 153: most likely a file was about to become larger than 5000 bytes, the limit of outputs (`limits.output-bytes`)
         100: builder for '/nix/store/00000000000000000000000000000000-t.drv' could not be started: execve /no/such: No such file or directory
         100: builder for '/nix/store/00000000000000000000000000000000-t.drv' could not be started: execve /bin/x: error number 85
         101: building of '/nix/store/00000000000000000000000000000000-t.drv' timed out after 60 seconds

@@ -22,13 +22,13 @@ use crate::workspace::{Workspace, cargo};
 use crate::world::daemon;
 use crate::world::limited::{self, wait_until};
 use crate::world::session::Session;
-use crate::world::{FrontEnd, Guest, Mode, Root, TARGET, World, possible};
+use crate::world::{Guest, TARGET, World, possible};
 use crate::{darling, progress};
 
 const EXAMPLE: &str = "guest_figures";
 /// What the example does in each round.
-const SPAWNS: f64 = 200.0;
-const LOG_MIB: f64 = 32.0;
+const SPAWNS: u32 = 200;
+const LOG_MIB: u32 = 32;
 /// Most time for the example, in each round.
 const ROUND_LIMIT: Duration = Duration::from_secs(120);
 
@@ -57,18 +57,8 @@ pub fn run(workspace: &Workspace, flags: &DarlingBenchFlags) -> Result<bool> {
     binaries::build(workspace, Profile::Release)?;
     let build = ["build", "--quiet", "--release", "-p", "host-agent", "--example", EXAMPLE];
     ensure!(cargo(&workspace.project).args(build).status()?.success(), "cargo build failed");
-    let world = World {
-        nix,
-        root: Root::Machine,
-        mode: Mode::SingleUser,
-        guest: Guest::Darling,
-        front_end: FrontEnd::Hook,
-        project: workspace.project.clone(),
-        target: workspace.target.clone(),
-        profile: Profile::Release.directory().into(),
-        task: Task::DarlingFigures { rounds: flags.rounds },
-        limit_seconds: 3600,
-    };
+    let task = Task::DarlingFigures { rounds: flags.rounds };
+    let world = World::inside_darling(workspace, nix, Profile::Release, task, 3600);
     Ok(world.run()?.1)
 }
 
@@ -99,7 +89,7 @@ impl Figures {
     fn take(world: &World, rounds: u32) -> Result<Self> {
         let example = Path::new(TARGET).join(&world.profile).join("examples").join(EXAMPLE);
         let mut command = Command::new(example);
-        command.arg(rounds.to_string());
+        command.args([rounds, SPAWNS, LOG_MIB].map(|number| number.to_string()));
         for (guest, uid_base) in [(Guest::Darling, 2_100_000_000_u32), (Guest::Linux, 2_110_000_000)] {
             let name = guest.as_str();
             let config = format!("/run/figures-{name}.toml");
@@ -139,9 +129,11 @@ impl Figures {
         self.table("warm slot to the builder's first byte", "first-byte", none)?;
         self.table("the builder's end to its report", "end", none)?;
         let spawns = format!("{SPAWNS} programs, run by a shell one by one");
-        self.table(&spawns, "spawns", |time| Some(format!("{:.0} spawns a second", SPAWNS * 1e3 / time)))?;
+        self.table(&spawns, "spawns", |time| {
+            Some(format!("{:.0} spawns a second", f64::from(SPAWNS) * 1e3 / time))
+        })?;
         let log = format!("{LOG_MIB} MiB of log, through the pseudo-terminal");
-        let megabytes = LOG_MIB * f64::from(1 << 20) / 1e6;
+        let megabytes = f64::from(LOG_MIB << 20) / 1e6;
         self.table(&log, "log", |time| Some(format!("{:.0} MB a second", megabytes * 1e3 / time)))?;
         println!();
         Ok(wanted("cold slot to handshake", cold, COLD_SLOT) & wanted("warm slot to exec", warm, WARM_SLOT))

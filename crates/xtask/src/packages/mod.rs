@@ -21,7 +21,7 @@ use crate::binaries::{self, Profile};
 use crate::flags::PackagesFlags;
 use crate::task::Task;
 use crate::workspace::Workspace;
-use crate::world::{FrontEnd, Guest, Mode, Root, World, possible};
+use crate::world::{World, possible};
 use crate::{darling, progress};
 
 /// Name of the directory, below cargo's target directory, that outlives a run.
@@ -87,18 +87,8 @@ pub fn run(workspace: &Workspace, flags: &PackagesFlags) -> Result<bool> {
     }
     sources::download(workspace, &kept.join("sources"))?;
     toolchain::make(workspace, &kept.join("toolchain"))?;
-    let world = World {
-        nix,
-        root: Root::Machine,
-        mode: Mode::SingleUser,
-        guest: Guest::Darling,
-        front_end: FrontEnd::Hook,
-        project: workspace.project.clone(),
-        target: workspace.target.clone(),
-        profile: Profile::Debug.directory().into(),
-        task: Task::Packages { packages, jobs: usize::from(flags.jobs.get()) },
-        limit_seconds: LIMIT_SECONDS,
-    };
+    let task = Task::Packages { packages, jobs: usize::from(flags.jobs.get()) };
+    let world = World::inside_darling(workspace, nix, Profile::Debug, task, LIMIT_SECONDS);
     let (_, succeeded) = world.run()?;
     if let Ok(table) = fs::read_to_string(kept.join("report.md")) {
         println!("\n{table}\nThis table: {}", kept.join("report.md").display());

@@ -28,7 +28,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::binaries::Profile;
 use crate::task::Task;
+use crate::workspace::Workspace;
 use scratch::Scratch;
 
 /// Where a world sees the repository.
@@ -151,6 +153,28 @@ pub fn possible() -> Result<(), String> {
 }
 
 impl World {
+    /// This machine's root, Nix and Darling, the hook, no nix-daemon.
+    pub fn inside_darling(
+        workspace: &Workspace,
+        nix: String,
+        profile: Profile,
+        task: Task,
+        limit_seconds: u64,
+    ) -> Self {
+        Self {
+            nix,
+            root: Root::Machine,
+            mode: Mode::SingleUser,
+            guest: Guest::Darling,
+            front_end: FrontEnd::Hook,
+            project: workspace.project.clone(),
+            target: workspace.target.clone(),
+            profile: profile.directory().into(),
+            task,
+            limit_seconds,
+        }
+    }
+
     /// For reports.
     pub fn title(&self) -> String {
         let mode = self.mode.as_str();
