@@ -53,7 +53,7 @@ pub fn open(path: &Path, channel: Channel) -> Result<(UnixStream, Agreed), Conne
     }
     let mut stream = UnixStream::connect(path)
         .map_err(|source| ConnectionError::Connect { path: path.to_owned(), source })?;
-    let mut ours = Hello::ours(channel, identity());
+    let mut ours = Hello::ours(channel, &identity());
     ours.features = features();
     frame::write(&mut stream, &ours).map_err(ConnectionError::Greet)?;
     let theirs = Hello::read(&mut stream)?;

@@ -24,6 +24,7 @@ pub mod install;
 pub mod mount;
 pub mod nix;
 pub mod pidfd;
+pub mod plain_text;
 pub mod publish;
 pub mod request;
 pub mod slot;

@@ -5,7 +5,9 @@ use std::io::Read;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::Printable;
 use crate::frame::{self, FrameError, HEADER_LEN};
+use crate::limits::IDENTITY_MAX;
 
 /// First bytes of every connection's first message, so that a stray peer is recognised before it is understood.
 pub const MAGIC: [u8; 8] = *b"drlngbld";
@@ -61,6 +63,9 @@ pub enum Channel {
     Tick,
 }
 
+/// What a program calls itself.
+pub type Identity = Printable<IDENTITY_MAX>;
+
 /// The first message each side sends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -75,7 +80,7 @@ pub struct Hello {
     /// What this connection is for; the agent decides, the host echoes it.
     pub channel: Channel,
     /// Who speaks, for logs: program, version, system.
-    pub identity: String,
+    pub identity: Identity,
 }
 
 /// What both sides use after the handshake.
@@ -118,14 +123,14 @@ pub enum HelloError {
 
 impl Hello {
     /// What this build says of itself.
-    pub fn ours(channel: Channel, identity: impl Into<String>) -> Self {
+    pub fn ours(channel: Channel, identity: &str) -> Self {
         Self {
             magic: MAGIC,
             version_min: VERSION_MIN,
             version_max: VERSION_MAX,
             features: Features::ALL,
             channel,
-            identity: identity.into(),
+            identity: Identity::made_of(identity),
         }
     }
 

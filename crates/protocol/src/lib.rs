@@ -9,5 +9,7 @@ pub mod frame;
 pub mod hello;
 pub mod limits;
 pub mod message;
+pub mod printable;
 
 pub use bytes::ByteString;
+pub use printable::Printable;

@@ -12,3 +12,6 @@ pub const PROCESS_STRINGS_MAX: usize = 8 << 20;
 
 /// Most bytes under way on the tick connection; the agent has a thread for each.
 pub const TICKS_UNDER_WAY: usize = 4;
+
+/// Longest name that a program gives itself in its greeting, in bytes: program, version, system.
+pub const IDENTITY_MAX: usize = 256;

@@ -5,7 +5,9 @@ mod samples;
 
 use proptest::prelude::*;
 use protocol::frame;
-use protocol::hello::{Agreed, Channel, Features, HELLO_MAX, Hello, HelloError, VERSION_MAX, VERSION_MIN};
+use protocol::hello::{
+    Agreed, Channel, Features, HELLO_MAX, Hello, HelloError, MAGIC, VERSION_MAX, VERSION_MIN,
+};
 
 fn hello(version_min: u32, version_max: u32, features: u64) -> Hello {
     let mut hello = Hello::ours(Channel::Control, "test");
@@ -60,8 +62,8 @@ fn names_each_way_a_greeting_goes_wrong() {
     let ours = frame::encode(&Hello::ours(Channel::Tick, "x")).unwrap();
     let mut damaged = ours.clone();
     damaged[4 + 8 + 8 + 8] = 9;
-    let mut large = Hello::ours(Channel::Tick, "x");
-    large.identity = "y".repeat(HELLO_MAX);
+    // The fields of a greeting, with a name that no greeting can have.
+    let large = (MAGIC, VERSION_MIN, VERSION_MAX, 0u64, 1u32, "y".repeat(HELLO_MAX));
     let inputs: [&[u8]; 7] = [
         b"",
         b"GET / HTTP/1.1\r\n",

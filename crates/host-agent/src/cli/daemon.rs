@@ -1,10 +1,10 @@
 //! `host-agent daemon`.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
+use super::daemon_log::PlainLines;
 use super::fail;
 use crate::config::Config;
 
@@ -14,8 +14,8 @@ pub(super) fn run(config: Config) -> ExitCode {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_writer(PlainLines(std::io::stderr))
+        .with_ansi(false);
     // The journal has its own clock.
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         log.without_time().init()

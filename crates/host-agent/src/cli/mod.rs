@@ -4,6 +4,7 @@ mod build;
 mod build_hook;
 mod completions;
 mod daemon;
+mod daemon_log;
 mod doctor;
 mod external_builder;
 mod install;
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{CONFIG_ENV, Config, DEFAULT_PATH};
+use crate::plain_text;
 use doctor::Form;
 
 /// Names under which this program is the build hook: Nix before 2.10 can't give its hook an argument of ours.
@@ -193,8 +195,13 @@ fn with(
 
 /// Says why on stderr.
 fn fail(error: &dyn Display) -> ExitCode {
-    eprintln!("host-agent: {error}");
+    say(error);
     ExitCode::FAILURE
+}
+
+/// Says something on stderr. What the daemon, a slot or a file had to say may be part of it.
+fn say(words: &dyn Display) {
+    eprintln!("host-agent: {}", plain_text::lines(&words.to_string()));
 }
 
 #[cfg(test)]

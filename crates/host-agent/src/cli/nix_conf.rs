@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::{HOOK_NAME, fail};
+use super::{HOOK_NAME, fail, say};
 use crate::config::Config;
 use crate::install::nix_settings;
 use crate::nix::conf::discover::{self, Found};
@@ -89,7 +89,7 @@ fn propose(config: &Config, config_path: Option<&Path>, flags: &NixConfFlags) ->
         Some(version) => version,
         None => {
             let Found { version, place } = discover::find().map_err(|error| error.to_string())?;
-            eprintln!("host-agent: found {version}: {place}");
+            say(&format!("found {version}: {place}"));
             version
         }
     };

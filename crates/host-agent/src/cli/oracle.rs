@@ -6,11 +6,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::say;
 use crate::nix::oracle::known::KnownList;
 use crate::nix::oracle::rebuild::Rebuild;
 use crate::nix::oracle::verdict::{Judged, Verdict, judge};
 use crate::nix::oracle::{installable, report};
 use crate::nix::store_command::NixProgram;
+use crate::plain_text;
 
 const AFTER_HELP: &str = "Exit status: 0 all match, or differ as is known; 1 some differ; 2 none differs, but some \
 can't be built; 3 some could not be compared, or the command line can't be followed.";
@@ -47,7 +49,7 @@ pub(super) fn run(flags: &OracleFlags) -> ExitCode {
     let known = match flags.known.as_deref().map(KnownList::load).transpose() {
         Ok(known) => known.unwrap_or_default(),
         Err(error) => {
-            eprintln!("host-agent: {error}");
+            say(&error);
             return ExitCode::from(report::NOT_COMPARED);
         }
     };
@@ -56,7 +58,8 @@ pub(super) fn run(flags: &OracleFlags) -> ExitCode {
     let mut all = Vec::new();
     let mut tell = |judged: Judged| {
         if !flags.json {
-            print!("{}", report::render(&judged));
+            // What builders have made is part of it.
+            print!("{}", plain_text::lines(&report::render(&judged)));
         }
         all.push(judged);
     };
@@ -75,9 +78,9 @@ pub(super) fn run(flags: &OracleFlags) -> ExitCode {
     }
     if flags.json {
         match serde_json::to_string_pretty(&all) {
-            Ok(text) => println!("{text}"),
+            Ok(text) => println!("{}", plain_text::json(&text)),
             Err(error) => {
-                eprintln!("host-agent: {error}");
+                say(&error);
                 return ExitCode::from(report::NOT_COMPARED);
             }
         }

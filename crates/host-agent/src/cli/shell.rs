@@ -16,6 +16,7 @@ use protocol::ByteString;
 use protocol::limits::CHUNK_MAX;
 use protocol::message::{Exit, Stream};
 
+use super::say;
 use super::terminal::{self, RawTerminal};
 use crate::config::Config;
 use crate::control::client::{Client, ClientError, Place, ShellEvent};
@@ -32,12 +33,12 @@ pub(super) fn run(config: &Config, command: Vec<OsString>) -> ExitCode {
     match status {
         Ok(Ended { status, words }) => {
             if let Some(words) = words {
-                eprintln!("host-agent: {words}");
+                say(&words);
             }
             ExitCode::from(status)
         }
         Err(reason) => {
-            eprintln!("host-agent: {reason}");
+            say(&reason);
             ExitCode::from(NO_SHELL)
         }
     }

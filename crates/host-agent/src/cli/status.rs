@@ -8,6 +8,7 @@ use super::fail;
 use crate::config::Config;
 use crate::control::client::Client;
 use crate::control::message::StatusReport;
+use crate::plain_text;
 
 /// Asks the daemon and prints what it says.
 pub(super) fn run(config: &Config, json: bool) -> ExitCode {
@@ -17,7 +18,7 @@ pub(super) fn run(config: &Config, json: bool) -> ExitCode {
     };
     if json {
         match serde_json::to_string_pretty(&report) {
-            Ok(text) => println!("{text}"),
+            Ok(text) => println!("{}", plain_text::json(&text)),
             Err(error) => return fail(&error),
         }
     } else {
@@ -123,7 +124,7 @@ fn human(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::message::{BuildStatus, EndedBuild, SlotStatus, SshSession, SshStatus};
+    use crate::control::message::{BuildStatus, EndedBuild, FrontEndName, SlotStatus, SshSession, SshStatus};
     use crate::request::PhaseTimings;
     use crate::store_path::StoreName;
 
@@ -151,7 +152,7 @@ mod tests {
             }],
             builds: vec![BuildStatus {
                 derivation: StoreName::parse(b"0c6fdckjcpd2wkbgzp1lnhaiz8m7gr5j-hello.drv").ok(),
-                front_end: "build-hook".into(),
+                front_end: FrontEndName::made_of("build-hook"),
                 uid: 0,
                 slot: Some(4),
                 phase: "building".into(),

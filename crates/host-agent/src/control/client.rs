@@ -10,7 +10,7 @@ use protocol::frame::{self, FrameError};
 use protocol::message::{Stream, TerminalSize};
 use thiserror::Error;
 
-use super::message::{CONTROL_VERSION, FromDaemon, REQUEST_PART, StatusReport, ToDaemon};
+use super::message::{CONTROL_VERSION, FromDaemon, FrontEndName, REQUEST_PART, StatusReport, ToDaemon};
 use super::shell::{ShellEnd, ShellRequest};
 use crate::request::{BuildPhase, BuildReport, BuildRequest};
 
@@ -114,7 +114,8 @@ impl Client {
             _ => ClientError::Unreachable { socket: socket.to_owned(), error },
         })?;
         let mut client = Self { stream };
-        client.send(&ToDaemon::Hello { version: CONTROL_VERSION, front_end: front_end.to_owned() })?;
+        let front_end = FrontEndName::made_of(front_end);
+        client.send(&ToDaemon::Hello { version: CONTROL_VERSION, front_end })?;
         match client.receive()? {
             FromDaemon::Hello { version: CONTROL_VERSION, .. } => Ok(client),
             FromDaemon::Hello { version, .. } => Err(ClientError::Version { theirs: version }),

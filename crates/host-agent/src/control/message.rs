@@ -2,11 +2,13 @@
 //!
 //! One build a connection: `Hello`, `Reserve` → `Reserved`, `RequestPart`… `RequestEnd` → `Phase` and `Output` … →
 //! `Finished`. After `Finished` the front end takes the staged outputs and closes; the daemon then removes the rest.
+//! How long the daemon waits for each of these is in [`daemon`](crate::daemon). Whoever may not ask, or has too many
+//! connections, is told `Refused` without having been asked anything.
 
 use std::time::Duration;
 
-use protocol::ByteString;
 use protocol::message::{Stream, TerminalSize};
+use protocol::{ByteString, Printable};
 use serde::{Deserialize, Serialize};
 
 use super::shell::{ShellEnd, ShellRequest};
@@ -20,6 +22,13 @@ pub const CONTROL_VERSION: u32 = 3;
 /// Most bytes that one encoded [`BuildRequest`](crate::request::BuildRequest) may have.
 pub const REQUEST_MAX: usize = 256 << 20;
 
+/// Most bytes that the requests of all peers who are not root may have together. As of everything that is shared, one uid
+/// gets no more of them than it leaves: 64 MiB, where a build with 5,000 inputs needs half of one.
+pub const REQUESTS_MAX: usize = 128 << 20;
+
+/// What a front end calls itself, for `status`: 1 to 64 bytes of printable ASCII.
+pub type FrontEndName = Printable<64>;
+
 /// Bytes of an encoded request in each `RequestPart`.
 pub const REQUEST_PART: usize = 512 << 10;
 
@@ -30,12 +39,12 @@ pub enum ToDaemon {
     Hello {
         /// [`CONTROL_VERSION`].
         version: u32,
-        /// Which front end speaks, for `status`.
-        front_end: String,
+        /// Which front end speaks.
+        front_end: FrontEndName,
     },
     /// A place for one build, please: answered by `Reserved`, `Full` or `Refused` at once.
     Reserve,
-    /// Part of an encoded [`BuildRequest`](crate::request::BuildRequest).
+    /// Part of an encoded [`BuildRequest`](crate::request::BuildRequest), for which a place was reserved.
     RequestPart(ByteString),
     /// The request is complete; start when its turn comes.
     RequestEnd,
@@ -65,7 +74,7 @@ pub enum FromDaemon {
         /// Builds before this one.
         ahead: u32,
     },
-    /// The queue is full, or the daemon is draining: ask again later.
+    /// The queue is full, or this uid has its share of it, or the daemon is draining: ask again later.
     Full(String),
     /// The peer may not ask this, or asked it wrongly; the text says why. The connection is closed.
     Refused(String),
@@ -187,7 +196,7 @@ pub struct BuildStatus {
     /// Base name of the derivation; `None` while only a place was reserved.
     pub derivation: Option<StoreName>,
     /// Which front end asked.
-    pub front_end: String,
+    pub front_end: FrontEndName,
     /// As whom.
     pub uid: u32,
     /// Its slot, once it has one.

@@ -15,10 +15,11 @@ use tracing::{info, warn};
 
 use super::given_directory::GivenDirectory;
 use super::inside::{Inside, stop};
+use super::outgoing::{NotTaken, Outgoing};
 use super::places::Place;
 use super::pump::{self, Ended, Log, Process};
 use super::registry::{Fate, SlotState};
-use super::session::Connection;
+use super::session::{Connection, Reservation};
 use super::{Daemon, outputs, remove_directory};
 use crate::control::message::ToDaemon;
 use crate::guest::darling::remarks::Remarks;
@@ -27,8 +28,14 @@ use crate::slot::directory::SlotDirectory;
 use crate::slot::{Slot, stalled};
 
 /// Runs the build and tells the front end; returns when the front end has closed the connection.
-pub(super) async fn run(daemon: &Daemon, connection: &mut Connection, place: Place, request: BuildRequest) {
-    let id = daemon.registry.build_new(&connection.front_end, connection.peer);
+pub(super) async fn run(
+    daemon: &Daemon,
+    connection: &mut Connection,
+    reservation: Reservation,
+    request: BuildRequest,
+) {
+    let Reservation { place, listed } = reservation;
+    let id = listed.id();
     daemon.registry.build_is_of(id, &request.derivation);
     info!(build = id, derivation = %request.derivation, uid = connection.peer.uid, "build asked for");
     let mut build = Build {
@@ -43,7 +50,7 @@ pub(super) async fn run(daemon: &Daemon, connection: &mut Connection, place: Pla
         results: None,
         given: None,
         abandoned: None,
-        log: Log::default(),
+        log: Log { outgoing: Outgoing::to_front_end(place.patience()), remarks: Remarks::default() },
     };
     let outcome = build.run(place).await;
     let fate = match &outcome {
@@ -79,9 +86,6 @@ struct Build<'a> {
     log: Log,
 }
 
-/// What ends a build before its report: the front end has gone.
-struct Gone;
-
 /// What became of a build in one slot.
 enum Attempt {
     /// It has a result.
@@ -92,23 +96,36 @@ enum Attempt {
 
 impl Build<'_> {
     /// `None` when the front end has gone.
-    async fn run(&mut self, mut place: Place) -> Option<BuildOutcome> {
+    async fn run(&mut self, place: Place) -> Option<BuildOutcome> {
+        match self.run_in_place(place).await {
+            Ok(outcome) => Some(outcome),
+            Err(NotTaken::Gone) => None,
+            Err(error) => {
+                let uid = self.connection.peer.uid;
+                warn!(build = self.id, uid, derivation = %self.request.derivation, "build was {error}");
+                Some(infrastructure(&error))
+            }
+        }
+    }
+
+    async fn run_in_place(&mut self, mut place: Place) -> Result<BuildOutcome, NotTaken> {
         let asked = Instant::now();
         if let Err(error) = self.open_given().await {
-            return Some(infrastructure(&error));
+            return Ok(infrastructure(&error));
         }
-        if place.ahead > 0 {
-            self.phase(BuildPhase::Queued(place.ahead)).await.ok()?;
+        let ahead = place.ask();
+        if ahead > 0 {
+            self.phase(BuildPhase::Queued(ahead)).await?;
         }
         let mut mode = self.daemon.mode.subscribe();
-        let permit = tokio::select! {
-            permit = place.turn() => permit,
+        tokio::select! {
+            () = place.turn() => {}
             message = self.connection.reader.next::<ToDaemon>() => return match message {
-                Ok(Some(_)) => Some(BuildOutcome::Infrastructure("the front end spoke while its build was waiting".into())),
-                Ok(None) | Err(_) => None,
+                Ok(Some(_)) => Ok(BuildOutcome::Infrastructure("the front end spoke while its build was waiting".into())),
+                Ok(None) | Err(_) => Err(NotTaken::Gone),
             },
-            () = pump::stopping(&mut mode) => return Some(BuildOutcome::Infrastructure("the daemon was stopped".into())),
-        };
+            () = pump::stopping(&mut mode) => return Ok(BuildOutcome::Infrastructure("the daemon was stopped".into())),
+        }
         self.timings.queued = asked.elapsed();
 
         let mut outcome = self.attempt().await;
@@ -120,18 +137,17 @@ impl Build<'_> {
             warn!(build = self.id, note);
             outcome = match self.note(note).await {
                 Ok(()) => self.attempt().await,
-                Err(Gone) => Err(Gone),
+                Err(not_taken) => Err(not_taken),
             };
         }
-        drop((permit, place));
-        match outcome {
-            Ok(Attempt::Over(outcome)) => Some(outcome),
-            Ok(Attempt::Stalled(late)) => Some(BuildOutcome::Infrastructure(stalled(late))),
-            Err(Gone) => None,
-        }
+        drop(place);
+        Ok(match outcome? {
+            Attempt::Over(outcome) => outcome,
+            Attempt::Stalled(late) => BuildOutcome::Infrastructure(stalled(late)),
+        })
     }
 
-    async fn attempt(&mut self) -> Result<Attempt, Gone> {
+    async fn attempt(&mut self) -> Result<Attempt, NotTaken> {
         let booting = Instant::now();
         let slot = match self.daemon.pool.take(self.request.network).await {
             Ok(slot) => slot,
@@ -142,29 +158,32 @@ impl Build<'_> {
         self.run_in(slot).await
     }
 
-    async fn run_in(&mut self, slot: Slot) -> Result<Attempt, Gone> {
+    async fn run_in(&mut self, slot: Slot) -> Result<Attempt, NotTaken> {
         let slot_id = slot.id;
         let preparing = Instant::now();
-        let mut phased = self.phase(BuildPhase::Preparing(slot_id)).await;
+        let told = self.phase(BuildPhase::Preparing(slot_id)).await;
         // Connections are kept until the slot is ended: when its own closes, the agent kills the builder.
         let (slot, mut prepared) = self.prepare(slot).await;
         self.timings.preparing = preparing.elapsed();
         let limits = self.request.limits.stricter(self.daemon.config.limits.of_a_build());
-        let ended = match &mut prepared {
-            Ok(inside) if phased.is_ok() => {
-                phased = self.phase(BuildPhase::Building).await;
+        let told = match told {
+            Ok(()) if prepared.is_ok() => self.phase(BuildPhase::Building).await,
+            told => told,
+        };
+        let ended = match (&mut prepared, told) {
+            (Err(error), _) => Ended::Lost(error.to_string()),
+            (Ok(_), Err(not_taken)) => Ended::Left(not_taken),
+            (Ok(inside), Ok(())) => {
                 let building = Instant::now();
                 let ended = self.build(inside, &limits).await;
                 self.timings.building = building.elapsed();
                 ended
             }
-            Ok(_) => Ended::Cancelled,
-            Err(error) => Ended::Lost(error.to_string()),
         };
 
         if ended.is_stuck() {
             self.report_stuck(slot.pid()).await;
-        } else if !matches!(ended, Ended::Exit(Exit::Code(0), _) | Ended::Cancelled) {
+        } else if !matches!(ended, Ended::Exit(Exit::Code(0), _) | Ended::Left(_)) {
             let mut lines = self.log.remarks.lines();
             if let Ended::Exit(exit, _) = &ended {
                 lines.extend(limits.file_too_large(exit));
@@ -174,7 +193,7 @@ impl Build<'_> {
         let stopping = Instant::now();
         self.daemon.registry.slot_is(slot_id, SlotState::Stopping);
         self.daemon.registry.build_phase(self.id, &BuildPhase::Stopping);
-        let (directory, uid, alive) = stop(slot).await.ok_or(Gone)?;
+        let (directory, uid, alive) = stop(slot).await.ok_or(NotTaken::Gone)?;
         drop(prepared);
         // Everything in it is dead; what is left are directories.
         self.daemon.registry.slot_gone(slot_id);
@@ -187,17 +206,16 @@ impl Build<'_> {
         };
         let over = |outcome| Ok(Attempt::Over(outcome));
         let outcome = match ended {
-            Ended::Cancelled => Err(Gone),
+            Ended::Left(not_taken) => Err(not_taken),
             Ended::Stalled(late) => Ok(Attempt::Stalled(late)),
             Ended::Lost(reason) => over(BuildOutcome::Infrastructure(reason)),
             Ended::Exit(exit, usage) => {
                 self.usage = usage;
-                match (exit, phased) {
-                    (_, Err(Gone)) => Err(Gone),
-                    (Exit::Code(0), _) => {
+                match exit {
+                    Exit::Code(0) => {
                         self.publish(&directory, uid.uid(), &limits, slot_id).await.map(Attempt::Over)
                     }
-                    (exit, _) => over(BuildOutcome::BuilderFailed(exit)),
+                    exit => over(BuildOutcome::BuilderFailed(exit)),
                 }
             }
         };
@@ -261,7 +279,7 @@ impl Build<'_> {
         builder: u32,
         limits: &BuildLimits,
         slot: u32,
-    ) -> Result<BuildOutcome, Gone> {
+    ) -> Result<BuildOutcome, NotTaken> {
         self.phase(BuildPhase::Publishing).await?;
         let publishing = Instant::now();
         let peer = self.connection.peer;
@@ -290,7 +308,7 @@ impl Build<'_> {
             // Reading a large output can't be interrupted; it ends by itself, and is waited for with the cleaning up.
             _ = self.connection.reader.next::<ToDaemon>() => {
                 self.abandoned = Some(task);
-                return Err(Gone);
+                return Err(NotTaken::Gone);
             }
         };
         self.timings.publishing = publishing.elapsed();

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::fstat;
 use thiserror::Error;
+use tracing::info;
 
 use super::peer::Peer;
 use super::snapshot::Snapshot;
@@ -30,6 +31,12 @@ pub(super) enum GivenError {
     Owner { path: PathBuf, owner: u32, peer: u32 },
     #[error("refused to build in '{path}': group or others may write to it (mode {mode:04o})")]
     Writable { path: PathBuf, mode: u32 },
+    /// Any of those above, as it is told to everybody but root: what differs would tell of paths that are not theirs to see.
+    #[error(
+        "refused to build in '{path}': uid {uid} can have its builds in a directory of its own, given by an absolute path without \
+         symbolic links, to which neither group nor others may write; the daemon's log says what is different here"
+    )]
+    Unfit { path: PathBuf, uid: u32 },
     #[error("failed to lend the build directory to the builder: {0}")]
     Lend(TreeError),
     #[error("failed to mount the build directory: {0}")]
@@ -38,6 +45,17 @@ pub(super) enum GivenError {
     Files,
     #[error("the task that opens the build directory panicked")]
     Panicked,
+}
+
+impl GivenError {
+    /// Why a directory can't be opened, in words for this peer; the log has it as it is.
+    fn told_to(self, peer: Peer, path: &Path) -> Self {
+        if peer.is_root() || matches!(self, GivenError::Panicked) {
+            return self;
+        }
+        info!(uid = peer.uid, error = %self, "a build directory is not fit");
+        GivenError::Unfit { path: path.to_owned(), uid: peer.uid }
+    }
 }
 
 /// A directory that its owner has given to build in.
@@ -65,7 +83,7 @@ impl GivenDirectory {
         })?;
         let stat = fstat(&handle)
             .map_err(|errno| GivenError::Open { path: path.to_owned(), error: errno.into() })?;
-        if peer.uid != 0 && stat.st_uid != peer.uid {
+        if !peer.is_root() && stat.st_uid != peer.uid {
             return Err(GivenError::Owner { path: path.to_owned(), owner: stat.st_uid, peer: peer.uid });
         }
         if stat.st_mode & 0o022 != 0 {
@@ -76,9 +94,9 @@ impl GivenDirectory {
 
     /// [`open`](Self::open), on a thread that may block.
     pub(super) async fn open_soon(path: &Path, peer: Peer) -> Result<Self, GivenError> {
-        let path = path.to_owned();
-        let opened = tokio::task::spawn_blocking(move || Self::open(&path, peer)).await;
-        opened.unwrap_or(Err(GivenError::Panicked))
+        let opened = path.to_owned();
+        let opened = tokio::task::spawn_blocking(move || Self::open(&opened, peer)).await;
+        opened.unwrap_or(Err(GivenError::Panicked)).map_err(|error| error.told_to(peer, path))
     }
 
     /// [`take_back`](Self::take_back), on a thread that may block.

@@ -6,18 +6,13 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use thiserror::Error;
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tracing::{debug, warn};
+use tokio::net::UnixListener;
+use tracing::warn;
 
-use super::peer::Peer;
-use super::{Daemon, session};
+use super::Daemon;
+use super::door::Door;
 use crate::slot::root::set_mode;
-
-/// Connections at once. A connection is a front end or a `status`; the queue bounds the former.
-const CONNECTIONS_MAX: usize = 1024;
 
 /// Why the daemon can't listen.
 #[derive(Debug, Error)]
@@ -69,22 +64,11 @@ impl Listener {
         Ok(Self(listener))
     }
 
-    /// Accepts until aborted.
+    /// Accepts until aborted. Nothing that a peer does makes this wait.
     pub(super) async fn serve(self, daemon: Arc<Daemon>) {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
             match self.0.accept().await {
-                Ok((stream, _)) => match peer_of(&stream) {
-                    Ok(peer) => {
-                        let daemon = Arc::clone(&daemon);
-                        tokio::spawn(async move {
-                            session::serve(&daemon, stream, peer).await;
-                            drop(permit);
-                        });
-                    }
-                    Err(error) => debug!(%error, "a connection went away before it was looked at"),
-                },
+                Ok((stream, _)) => Door::receive(&daemon, stream),
                 Err(error) => {
                     // Out of descriptors, most likely: connections that end will free some.
                     warn!(%error, "failed to accept a connection");
@@ -93,11 +77,6 @@ impl Listener {
             }
         }
     }
-}
-
-fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
-    let credentials = getsockopt(stream, PeerCredentials)?;
-    Ok(Peer { uid: credentials.uid(), gid: credentials.gid() })
 }
 
 /// Removes the socket, unless systemd owns it.

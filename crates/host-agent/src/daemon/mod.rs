@@ -3,11 +3,18 @@
 //! One a machine, as root. All that it holds of a build is a [`BuildRequest`](crate::request::BuildRequest) and the
 //! connection it came by; when the connection ends, so does the build. Its state is in memory: after a crash there is
 //! nothing to resume, only directories to clean up, and slots have died with the daemon's sockets.
+//!
+//! Any local user can connect, and those who may ask need not mean well. Each is judged at the `door` before it takes
+//! anything; what uids take from each other is counted in `shares`; `session` and `places` have the deadlines of everything
+//! that the daemon waits for.
 
+mod admission;
 mod build;
+mod door;
 mod given_directory;
 mod inside;
 mod listener;
+mod outgoing;
 mod outputs;
 mod peer;
 mod places;
@@ -16,9 +23,11 @@ mod pump;
 mod readiness;
 mod registry;
 mod session;
+mod shares;
 mod shell;
 mod snapshot;
 mod ssh;
+mod unread;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,12 +38,15 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::control::message::REQUESTS_MAX;
 use crate::guest::{GuestError, GuestPlan};
 use crate::slot::directory::{self, DirectoryError, StateDirectory};
+use door::Door;
 use listener::ListenError;
 use places::Places;
 use pool::Pool;
 use registry::Registry;
+use shares::Shares;
 use ssh::{Ssh, SshError};
 
 /// Why the daemon can't run.
@@ -85,8 +97,13 @@ pub(crate) struct Daemon {
     config: Config,
     state: Arc<StateDirectory>,
     pool: Pool,
+    door: Door,
     places: Places,
+    /// Bytes of requests of all peers but root.
+    requests: Shares,
     registry: Arc<Registry>,
+    /// Of those who ask for the status.
+    status_turn: tokio::sync::Mutex<()>,
     ssh: Option<Arc<Ssh>>,
     mode: watch::Sender<Mode>,
 }
@@ -96,18 +113,18 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(DaemonError::NotRoot);
     }
-    raise_file_limit();
+    let descriptors = raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| DaemonError::System { step: "start the runtime", error })?;
-    let result = runtime.block_on(serve(config));
+    let result = runtime.block_on(serve(config, descriptors));
     // Blocking tasks are short, but a slot that can't be ended (a process in uninterruptible sleep) must not hold up ours.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     result
 }
 
-async fn serve(config: Config) -> Result<(), DaemonError> {
+async fn serve(config: Config, descriptors: usize) -> Result<(), DaemonError> {
     // Before anything is made, so that a signal at any moment is an orderly end.
     let step = |step| move |error| DaemonError::System { step, error };
     let mut terminate = signal(SignalKind::terminate()).map_err(step("watch for SIGTERM"))?;
@@ -131,11 +148,14 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     pool.prove().await.map_err(|error| DaemonError::FirstSlot(error.to_string()))?;
     let listener = listener::Listener::open(&config.socket)?;
     let daemon = Arc::new(Daemon {
+        door: Door::new(&config, descriptors),
         places: Places::new(config.jobs(), config.queue_limit),
+        requests: Shares::new(REQUESTS_MAX, REQUESTS_MAX),
         config,
         state,
         pool,
         registry,
+        status_turn: tokio::sync::Mutex::default(),
         ssh,
         mode,
     });
@@ -159,6 +179,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
             info!("SIGUSR1: finishing what runs, taking nothing new");
             readiness::notify("STATUS=draining");
             daemon.mode.send_replace(Mode::Draining);
+            daemon.places.close();
             tokio::select! {
                 () = daemon.places.idle() => info!("drained"),
                 _ = terminate.recv() => info!("SIGTERM: stopping"),
@@ -204,10 +225,11 @@ fn remove_directory(path: &Path) {
     }
 }
 
-/// Sockets, pipes and pidfds of many builds: the soft limit of 1024 is too low.
-fn raise_file_limit() {
+/// Sockets, pipes and pidfds of many builds: the soft limit of 1024 is too low. Returns how many descriptors there may be.
+fn raise_file_limit() -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(1 << 16), hard);
     }
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft as usize)
 }

@@ -1,22 +1,21 @@
 //! While the builder runs: its output from the agent to the front end, and everything that can end it.
 //!
 //! At most one piece of output is held here. While the front end does not take it, the agent is not read, the guest's
-//! socket fills up, and the builder waits: nothing grows. That time does not count as the builder's silence.
+//! socket fills up, and the builder waits: nothing grows. That time does not count as the builder's silence. It may take
+//! as long as it likes, unless another build waits for its turn.
 
 use std::time::{Duration, Instant};
 
 use protocol::ByteString;
-use protocol::frame::{self, FrameError};
+use protocol::frame::FrameError;
 use protocol::limits::PROCESS_STRINGS_MAX;
 use protocol::message::{Exit, FromAgent, ResourceLimits, Streams, ToAgent, Usage};
-use serde::Serialize;
-use tokio::io::AsyncWriteExt;
-use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::watch;
 use tokio::time::{Instant as Deadline, sleep_until};
 
 use super::Mode;
 use super::inside::Inside;
+use super::outgoing::{NotTaken, Outgoing};
 use super::registry::Registry;
 use super::session::Connection;
 use crate::control::message::{FromDaemon, ToDaemon};
@@ -35,8 +34,8 @@ pub(super) enum Ended {
     Exit(Exit, Usage),
     /// Time stands still inside; a tick was not answered for so many milliseconds.
     Stalled(u64),
-    /// The front end is gone.
-    Cancelled,
+    /// The front end is gone, or as good as gone.
+    Left(NotTaken),
     /// The slot can't go on; the reason.
     Lost(String),
 }
@@ -141,14 +140,14 @@ pub(super) async fn relay(
             biased;
             // Whoever asked comes first: it may be gone.
             message = connection.reader.next::<ToDaemon>() => return (match message {
-                Ok(None) => Ended::Cancelled,
-                Err(error) if is_gone(&error) => Ended::Cancelled,
+                Ok(None) => Ended::Left(NotTaken::Gone),
+                Err(error) if is_gone(&error) => Ended::Left(NotTaken::Gone),
                 _ => Ended::Lost("the front end spoke while its build was running".into()),
             }, log_bytes),
             () = stopping(mode) => return (Ended::Lost("the daemon was stopped".into()), log_bytes),
-            written = outgoing.write_to(&mut connection.writer), if !outgoing.is_empty() => {
-                if written.is_err() {
-                    return (Ended::Cancelled, log_bytes);
+            written = outgoing.write_to(&connection.writer), if !outgoing.is_empty() => {
+                if let Err(not_taken) = written {
+                    return (Ended::Left(not_taken), log_bytes);
                 }
                 heard = Instant::now();
             }
@@ -222,60 +221,11 @@ pub(super) async fn at(from: Instant, limit: Option<Duration>) {
 }
 
 /// A build's log on its way to the front end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Log {
     pub(super) outgoing: Outgoing,
     /// What the guest has put into the builder's output.
     pub(super) remarks: Remarks,
-}
-
-/// One frame on its way to someone; may be written in pieces. Everything said while a build runs goes through it, so
-/// that a frame whose writer was interrupted is finished before the next.
-#[derive(Debug, Default)]
-pub(super) struct Outgoing {
-    frame: Vec<u8>,
-    written: usize,
-}
-
-impl Outgoing {
-    pub(super) fn is_empty(&self) -> bool {
-        self.written == self.frame.len()
-    }
-
-    pub(super) fn put(&mut self, message: &impl Serialize) -> Result<(), FrameError> {
-        self.frame = frame::encode(message)?;
-        self.written = 0;
-        Ok(())
-    }
-
-    /// Writes one message; cancelled, the rest of it is written before the next.
-    pub(super) async fn say(
-        &mut self,
-        writer: &mut OwnedWriteHalf,
-        message: &FromDaemon,
-    ) -> Result<(), FrameError> {
-        self.finish(writer).await?;
-        self.put(message)?;
-        Ok(self.finish(writer).await?)
-    }
-
-    async fn finish(&mut self, writer: &mut OwnedWriteHalf) -> std::io::Result<()> {
-        while !self.is_empty() {
-            self.write_to(writer).await?;
-        }
-        Ok(())
-    }
-
-    /// Writes what can be written now. Cancelled, it has written nothing or told so.
-    pub(super) async fn write_to(&mut self, writer: &mut OwnedWriteHalf) -> std::io::Result<()> {
-        match writer.write(&self.frame[self.written..]).await? {
-            0 => Err(std::io::ErrorKind::WriteZero.into()),
-            written => {
-                self.written += written;
-                Ok(())
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! What `status` tells: every slot and every build there is, and what has been.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::peer::Peer;
-use crate::control::message::{BuildStatus, EndedBuild, SlotStatus};
+use crate::control::message::{BuildStatus, EndedBuild, FrontEndName, SlotStatus};
 use crate::request::{BuildPhase, PhaseTimings};
 use crate::store_path::StoreName;
 
@@ -78,7 +78,7 @@ struct SlotRecord {
 #[derive(Debug)]
 struct BuildRecord {
     derivation: Option<StoreName>,
-    front_end: String,
+    front_end: FrontEndName,
     uid: u32,
     slot: Option<u32>,
     phase: String,
@@ -131,7 +131,7 @@ impl Registry {
     }
 
     /// A place was reserved; the build's number.
-    pub(super) fn build_new(&self, front_end: &str, peer: Peer) -> u64 {
+    fn build_new(&self, front_end: &FrontEndName, peer: Peer) -> u64 {
         let mut tables = self.tables();
         let id = tables.next_build;
         tables.next_build += 1;
@@ -139,7 +139,7 @@ impl Registry {
             id,
             BuildRecord {
                 derivation: None,
-                front_end: front_end.to_owned(),
+                front_end: front_end.clone(),
                 uid: peer.uid,
                 slot: None,
                 phase: "reserved".into(),
@@ -188,11 +188,6 @@ impl Registry {
             let record = EndedRecord { derivation, fate, at: Instant::now(), timings, log_bytes };
             tables.recent.push_front(record);
         }
-    }
-
-    /// A shell has ended, which is no build to count.
-    pub(super) fn shell_gone(&self, id: u64) {
-        self.tables().builds.remove(&id);
     }
 
     pub(super) fn recent(&self) -> Vec<EndedBuild> {
@@ -247,6 +242,31 @@ impl Registry {
             .collect();
         builds.sort_by_key(|build| build.slot.is_none());
         builds
+    }
+}
+
+/// A build that is shown from its reservation on, until it is [told](Registry::build_gone) to have ended, or this is dropped:
+/// a place that nothing came of, and a shell, are no builds to count.
+#[derive(Debug)]
+pub(super) struct Listed {
+    registry: Arc<Registry>,
+    id: u64,
+}
+
+impl Listed {
+    pub(super) fn new(registry: &Arc<Registry>, front_end: &FrontEndName, peer: Peer) -> Self {
+        Self { registry: Arc::clone(registry), id: registry.build_new(front_end, peer) }
+    }
+
+    /// The build's number.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.registry.tables().builds.remove(&self.id);
     }
 }
 

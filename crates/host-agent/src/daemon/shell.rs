@@ -3,70 +3,101 @@
 //! It takes a place as a build does, so that shells can't crowd out builds. Nothing is shown in its store and nothing is
 //! kept of what it does.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::ByteString;
 use protocol::hello::Features;
 use protocol::limits::CHUNK_MAX;
 use protocol::message::{FromAgent, Streams, ToAgent};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::inside::{Inside, connect, stop};
+use super::outgoing::{NotTaken, Outgoing};
 use super::places::Place;
-use super::pump::{self, Outgoing, Process};
+use super::pump::{self, Process};
 use super::registry::SlotState;
-use super::session::Connection;
+use super::session::{Connection, Reservation};
 use super::{Daemon, remove_directory};
 use crate::config::GuestKind;
 use crate::control::message::{FromDaemon, ToDaemon};
 use crate::control::shell::{ShellEnd, ShellRequest};
-use crate::control::stream::{is_gone, send};
+use crate::control::stream::is_gone;
 use crate::request::{BuildPhase, Network};
 use crate::slot::plan::FromSlot;
 use crate::slot::{Slot, stalled};
 
-/// Whoever asked is gone, or spoke out of turn: there is nobody to tell anything.
-struct Gone;
+/// How long whoever asked may take to hear that the shell has ended.
+const END_LIMIT: Duration = Duration::from_secs(600);
+
+/// Whoever asked. [`NotTaken::Gone`] also if they spoke out of turn: there is nobody to tell anything.
+struct FrontEnd<'a> {
+    connection: &'a mut Connection,
+    outgoing: Outgoing,
+}
 
 /// Runs the shell and tells the front end how it ended.
-pub(super) async fn run(daemon: &Daemon, connection: &mut Connection, place: Place, request: ShellRequest) {
-    let id = daemon.registry.build_new(&connection.front_end, connection.peer);
-    info!(shell = id, uid = connection.peer.uid, "shell asked for");
-    let end = converse(daemon, connection, place, &request, id).await;
-    daemon.registry.shell_gone(id);
+pub(super) async fn run(
+    daemon: &Daemon,
+    connection: &mut Connection,
+    reservation: Reservation,
+    request: ShellRequest,
+) {
+    let Reservation { place, listed } = reservation;
+    let (id, uid) = (listed.id(), connection.peer.uid);
+    info!(shell = id, uid, "shell asked for");
+    let mut front_end = FrontEnd { connection, outgoing: Outgoing::to_front_end(place.patience()) };
+    let end = converse(daemon, &mut front_end, place, &request, id).await;
+    drop(listed);
     info!(shell = id, "shell ended");
-    if let Ok(end) = end {
-        let _ = send(&mut connection.writer, &FromDaemon::ShellEnded(end)).await;
+    let end = match end {
+        Ok(end) => end,
+        Err(NotTaken::Gone) => return,
+        Err(error) => {
+            warn!(shell = id, uid, "shell was {error}");
+            ShellEnd::Lost(error.to_string())
+        }
+    };
+    let _ = tokio::time::timeout(END_LIMIT, front_end.say(&FromDaemon::ShellEnded(end))).await;
+}
+
+impl FrontEnd<'_> {
+    async fn say(&mut self, message: &FromDaemon) -> Result<(), NotTaken> {
+        self.outgoing.say(&self.connection.writer, message).await
+    }
+
+    async fn phase(&mut self, daemon: &Daemon, id: u64, phase: BuildPhase) -> Result<(), NotTaken> {
+        daemon.registry.build_phase(id, &phase);
+        self.say(&FromDaemon::Phase(phase)).await
     }
 }
 
 async fn converse(
     daemon: &Daemon,
-    connection: &mut Connection,
+    front_end: &mut FrontEnd<'_>,
     mut place: Place,
     request: &ShellRequest,
     id: u64,
-) -> Result<ShellEnd, Gone> {
-    if place.ahead > 0 {
-        phase(daemon, connection, id, BuildPhase::Queued(place.ahead)).await?;
+) -> Result<ShellEnd, NotTaken> {
+    let ahead = place.ask();
+    if ahead > 0 {
+        front_end.phase(daemon, id, BuildPhase::Queued(ahead)).await?;
     }
     let mut mode = daemon.mode.subscribe();
-    let permit = tokio::select! {
-        permit = place.turn() => permit,
+    tokio::select! {
+        () = place.turn() => {}
         // It has nothing to say before it is told that its shell runs.
-        _ = connection.reader.next::<ToDaemon>() => return Err(Gone),
+        _ = front_end.connection.reader.next::<ToDaemon>() => return Err(NotTaken::Gone),
         () = pump::stopping(&mut mode) => return Ok(ShellEnd::Lost(STOPPED.into())),
-    };
+    }
     let mut slot = match daemon.pool.take(Network::Loopback).await {
         Ok(slot) => slot,
         Err(error) => return Ok(ShellEnd::Lost(error.to_string())),
     };
     let slot_id = slot.id;
     daemon.registry.slot_is(slot_id, SlotState::Busy);
-    let told = phase(daemon, connection, id, BuildPhase::Preparing(slot_id)).await;
-    let end = match told {
-        Ok(()) => run_in(daemon, connection, &mut slot, request, id).await,
-        Err(gone) => Err(gone),
+    let end = match front_end.phase(daemon, id, BuildPhase::Preparing(slot_id)).await {
+        Ok(()) => run_in(daemon, front_end, &mut slot, request, id).await,
+        Err(not_taken) => Err(not_taken),
     };
     daemon.registry.slot_is(slot_id, SlotState::Stopping);
     let stopped = stop(slot).await;
@@ -78,7 +109,7 @@ async fn converse(
         }
         registry.slot_gone(slot_id);
     });
-    drop((permit, place));
+    drop(place);
     end
 }
 
@@ -86,11 +117,11 @@ const STOPPED: &str = "the daemon was stopped";
 
 async fn run_in(
     daemon: &Daemon,
-    connection: &mut Connection,
+    front_end: &mut FrontEnd<'_>,
     slot: &mut Slot,
     request: &ShellRequest,
     id: u64,
-) -> Result<ShellEnd, Gone> {
+) -> Result<ShellEnd, NotTaken> {
     if !slot.greeting.features.contains(Features::INPUT) {
         return Ok(ShellEnd::Lost(format!(
             "the agent ({}) is too old for shells: install host-agent and darwin-agent from the same release",
@@ -115,8 +146,8 @@ async fn run_in(
     if let Err(reason) = pump::start(&mut inside, process).await {
         return Ok(ShellEnd::Lost(reason));
     }
-    phase(daemon, connection, id, BuildPhase::Building).await?;
-    relay(daemon, connection, &mut inside, id).await
+    front_end.phase(daemon, id, BuildPhase::Building).await?;
+    relay(daemon, front_end, &mut inside, id).await
 }
 
 fn own_shell(guest: GuestKind) -> &'static str {
@@ -130,15 +161,15 @@ fn own_shell(guest: GuestKind) -> &'static str {
 /// by piece, and until it has taken one, no other is accepted.
 async fn relay(
     daemon: &Daemon,
-    connection: &mut Connection,
+    front_end: &mut FrontEnd<'_>,
     inside: &mut Inside,
     id: u64,
-) -> Result<ShellEnd, Gone> {
+) -> Result<ShellEnd, NotTaken> {
     let started = Instant::now();
     let wall = daemon.config.limits.of_a_build().wall;
     let mut mode = daemon.mode.subscribe();
-    let mut outgoing = Outgoing::default();
-    let mut incoming = Outgoing::default();
+    let FrontEnd { connection, outgoing } = front_end;
+    let mut incoming = Outgoing::new();
     let mut untaken = false;
     let mut printed = 0;
     let lost = |reason: &str| Ok(ShellEnd::Lost(reason.to_owned()));
@@ -153,22 +184,20 @@ async fn relay(
                     }
                     Ok(Some(ToDaemon::ShellResize(size))) => ToAgent::Resize(size),
                     Ok(Some(_)) => return lost("the front end said something that makes no sense to a shell"),
-                    Ok(None) | Err(_) => return Err(Gone),
+                    Ok(None) | Err(_) => return Err(NotTaken::Gone),
                 };
                 if let Err(error) = incoming.put(&message) {
                     return lost(&error.to_string());
                 }
             }
             () = pump::stopping(&mut mode) => return lost(STOPPED),
-            written = incoming.write_to(&mut inside.agent_writer), if !incoming.is_empty() => {
+            written = incoming.write_to(&inside.agent_writer), if !incoming.is_empty() => {
                 if written.is_err() {
                     return lost(&pump::why_gone(inside).await);
                 }
             }
-            written = outgoing.write_to(&mut connection.writer), if !outgoing.is_empty() => {
-                if written.is_err() {
-                    return Err(Gone);
-                }
+            written = outgoing.write_to(&connection.writer), if !outgoing.is_empty() => {
+                written?;
             }
             message = inside.agent_reader.next::<FromAgent>(), if outgoing.is_empty() => {
                 let message = match message {
@@ -200,9 +229,4 @@ async fn relay(
             () = pump::at(started, wall) => return lost("the wall-clock limit of the configuration has ended it"),
         }
     }
-}
-
-async fn phase(daemon: &Daemon, connection: &mut Connection, id: u64, phase: BuildPhase) -> Result<(), Gone> {
-    daemon.registry.build_phase(id, &phase);
-    send(&mut connection.writer, &FromDaemon::Phase(phase)).await.map_err(|_| Gone)
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Finding, Report, Severity};
+use crate::plain_text;
 
 /// Every finding, each fix on a line of its own, and a summary.
 pub fn text(report: &Report) -> String {
@@ -18,7 +19,7 @@ pub fn short(report: &Report) -> String {
 /// `fix` is null where there is nothing to mend. Later releases may add names and keys, and keep these.
 pub fn json(report: &Report) -> String {
     // Strings, enums and lists: nothing that JSON can't say.
-    serde_json::to_string_pretty(report).unwrap_or_default()
+    plain_text::json(&serde_json::to_string_pretty(report).unwrap_or_default())
 }
 
 fn rendered(report: &Report, shown: impl Fn(&Finding) -> bool) -> String {
@@ -33,9 +34,11 @@ fn rendered(report: &Report, shown: impl Fn(&Finding) -> bool) -> String {
             Severity::Broken => "BROKEN ",
         };
         let indent = mark.len() + width + 4;
-        let detail = finding.detail.trim_end().replace('\n', &format!("\n{:indent$}", ""));
+        // Users' settings and what a slot says are part of it.
+        let detail = plain_text::lines(finding.detail.trim_end()).replace('\n', &format!("\n{:indent$}", ""));
         let _ = writeln!(text, "{mark}  {:width$}  {detail}", finding.name);
         if let Some(fix) = &finding.fix {
+            let fix = plain_text::lines(fix);
             let _ = writeln!(text, "{:indent$}→ {}", "", fix.replace('\n', &format!("\n{:indent$}  ", "")));
         }
     }
@@ -79,6 +82,15 @@ mod tests {
     #[test]
     fn the_short_form_leaves_out_what_is_fine() {
         insta::assert_snapshot!(short(&report()));
+    }
+
+    #[test]
+    fn what_others_had_a_hand_in_can_do_nothing_to_a_terminal() {
+        let finding = Finding::warning("nix", "/home/x/nix.conf:\x1b[2J\rfine", "\u{9b}0m");
+        let report = Report { findings: vec![finding], ..report() };
+        for shown in [text(&report), short(&report), json(&report)] {
+            assert!(!shown.contains(|char: char| char.is_control() && char != '\n'), "{shown:?}");
+        }
     }
 
     #[test]

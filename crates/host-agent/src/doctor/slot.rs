@@ -283,6 +283,8 @@ fn run_in_shell(config: &Config) -> io::Result<Option<Vec<u8>>> {
 
 #[cfg(test)]
 mod tests {
+    use protocol::hello::Identity;
+
     use super::*;
 
     #[test]
@@ -298,7 +300,7 @@ mod tests {
     #[test]
     fn an_agent_of_another_release_is_a_warning() {
         let greeting = |identity: &str, features| {
-            let greeting = AgentGreeting { identity: identity.into(), version: 1, features };
+            let greeting = AgentGreeting { identity: Identity::made_of(identity), version: 1, features };
             handshake(&greeting).severity
         };
         use super::super::Severity::{Fine, Warning};

@@ -1,7 +1,7 @@
 //! The daemon's directory on the host, and what each slot has in it.
 //!
 //! ```text
-//! <state>/            0711        lock          held while a daemon runs
+//! <state>/            0711        lock          0600, held while a daemon runs
 //!   mountpoint/       0700        where each slot mounts its root, in its own mount namespace
 //!   slots/<id>/       0700        store/ the view · build/ the build directory · log what the guest printed
 //!   results/<id>/     0700        outputs ready to be taken, owned by whoever asked
@@ -18,9 +18,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use thiserror::Error;
 
+use super::lock::{self, LockError};
 use super::root::set_mode;
 use crate::publish::{TreeError, hand_over, remove_tree};
 
@@ -53,11 +54,9 @@ pub enum DirectoryError {
     /// Something in it could not be removed.
     #[error("failed to clean up: {0}")]
     Tree(Box<TreeError>),
-    /// Another daemon has it.
-    #[error(
-        "failed to lock {0}: another darling-builder daemon runs; stop it first (`systemctl stop darling-builder`)"
-    )]
-    Locked(PathBuf),
+    /// Another daemon has it, or somebody else.
+    #[error(transparent)]
+    Lock(#[from] LockError),
 }
 
 fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {
@@ -77,7 +76,7 @@ impl StateDirectory {
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         fs::create_dir_all(path).map_err(failed("make", path))?;
         set_mode(path, 0o711).map_err(failed("set the mode of", path))?;
-        let lock = lock(path)?;
+        let lock = lock::take(&path.join(LOCK))?;
         for (name, mode) in DIRECTORIES {
             let path = path.join(name);
             match DirBuilder::new().mode(mode).create(&path) {
@@ -167,22 +166,10 @@ impl StateDirectory {
     }
 }
 
-/// Keeps other daemons out.
-fn lock(state: &Path) -> Result<Flock<File>, DirectoryError> {
-    let path = state.join(LOCK);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(failed("open", &path))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| DirectoryError::Locked(path))
-}
-
 /// Removes a daemon's directory that no daemon uses: all that [`StateDirectory::open`] makes, kept build directories and the
 /// keys for ssh as well, and the directory itself if nothing else is in it; whether it is gone.
 pub fn remove_state(path: &Path) -> Result<bool, DirectoryError> {
-    let _lock = lock(path)?;
+    let _lock = lock::take(&path.join(LOCK))?;
     for name in DIRECTORIES.map(|(name, _)| name).into_iter().chain([SSH]) {
         let directory = path.join(name);
         if directory.symlink_metadata().is_ok() {

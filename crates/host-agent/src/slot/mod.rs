@@ -6,6 +6,7 @@
 
 pub mod directory;
 pub mod init;
+pub mod lock;
 mod loopback;
 pub mod plan;
 pub(crate) mod rights;
@@ -22,7 +23,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use protocol::frame::FrameError;
-use protocol::hello::Features;
+use protocol::hello::{Features, Identity};
 use thiserror::Error;
 
 use crate::config::Config;
@@ -118,7 +119,8 @@ impl Slot {
         };
         let init = spawn::slot_init(network).map_err(SlotError::Namespaces)?;
         init.socket.set_read_timeout(Some(STEP_LIMIT)).map_err(|error| SlotError::Frame(error.into()))?;
-        let greeting = AgentGreeting { identity: String::new(), version: 0, features: Features::default() };
+        let greeting =
+            AgentGreeting { identity: Identity::made_of(""), version: 0, features: Features::default() };
         let mut slot =
             Self { id, uid, directory, network, boot: Duration::ZERO, greeting, init, agent: None };
         slot.say(&ToSlot::Boot(Box::new(plan)))?;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use protocol::hello::Features;
+use protocol::hello::{Features, Identity};
 use serde::{Deserialize, Serialize};
 
 use crate::guest::GuestPlan;
@@ -57,7 +57,7 @@ pub enum ToSlot {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentGreeting {
     /// Program, version and system, in its own words.
-    pub identity: String,
+    pub identity: Identity,
     /// Version of the agent's protocol that is spoken.
     pub version: u32,
     /// What both sides can do.

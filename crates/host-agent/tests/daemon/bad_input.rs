@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
-use host_agent::control::message::{CONTROL_VERSION, FromDaemon, ToDaemon};
+use host_agent::control::message::{CONTROL_VERSION, FromDaemon, FrontEndName, ToDaemon};
 use protocol::frame;
 
 use crate::harness::{Daemon, copy_program, skipped};
@@ -83,8 +83,9 @@ fn garbage_truncation_and_wrong_versions_are_refused_and_the_daemon_goes_on() {
         let _ = stream.read_to_end(&mut rest);
         answers
     };
+    let test = FrontEndName::parse("test").unwrap();
     let hello =
-        frame::encode(&ToDaemon::Hello { version: CONTROL_VERSION, front_end: "test".into() }).unwrap();
+        frame::encode(&ToDaemon::Hello { version: CONTROL_VERSION, front_end: test.clone() }).unwrap();
     let reason = |answers: Vec<FromDaemon>| match answers.into_iter().last() {
         Some(FromDaemon::Refused(reason)) => reason,
         other => panic!("{other:?}"),
@@ -92,7 +93,7 @@ fn garbage_truncation_and_wrong_versions_are_refused_and_the_daemon_goes_on() {
     assert!(reason(refused(b"\xff\xff\xff\xffgarbage")).contains("exceeds the limit"));
     assert!(reason(refused(b"\x04\x00\x00\x00\xff\xff\xff\xff")).contains("malformed"));
     assert!(refused(&hello[..7]).is_empty());
-    let old = frame::encode(&ToDaemon::Hello { version: 99, front_end: "test".into() }).unwrap();
+    let old = frame::encode(&ToDaemon::Hello { version: 99, front_end: test.clone() }).unwrap();
     assert!(matches!(refused(&old)[..], [FromDaemon::Hello { version: CONTROL_VERSION, .. }]));
     let end = frame::encode(&ToDaemon::RequestEnd).unwrap();
     assert!(reason(refused(&[&hello[..], &end].concat())).contains("reserved first"));
@@ -159,6 +160,7 @@ fn a_second_daemon_on_the_same_directory_is_refused() {
     let daemon = Daemon::start("");
     let config = daemon.directory.path().join("config.toml");
     let stderr = host_agent(&["--config", config.to_str().unwrap(), "daemon"]);
-    assert!(stderr.contains("another darling-builder daemon runs"), "{stderr}");
+    let holder = format!("process {} ('host-agent', uid 0) holds it", daemon.child.id());
+    assert!(stderr.contains(&holder) && stderr.contains("another darling-builder daemon"), "{stderr}");
     assert!(daemon.connect().status().is_ok());
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use host_agent::control::client::{BuildEvent, Client, Place};
@@ -61,6 +62,7 @@ pub struct Daemon {
     pub directory: tempfile::TempDir,
     pub child: Child,
     pub uid_base: u32,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 /// A finished build.
@@ -92,13 +94,14 @@ impl Daemon {
             ),
         )
         .unwrap();
-        let child = Self::spawn(directory.path());
-        let daemon = Self { directory, child, uid_base };
+        let log = Arc::default();
+        let child = Self::spawn(directory.path(), &log);
+        let daemon = Self { directory, child, uid_base, log };
         daemon.wait_until_ready();
         daemon
     }
 
-    fn spawn(directory: &Path) -> Child {
+    fn spawn(directory: &Path, log: &Arc<Mutex<Vec<String>>>) -> Child {
         let mut child = Command::new(env!("CARGO_BIN_EXE_host-agent"))
             .arg("--config")
             .arg(directory.join("config.toml"))
@@ -109,18 +112,27 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
+        let said = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::clone(log);
         // Through the test's own output, so that it is shown with the test that fails.
         std::thread::spawn(move || {
-            log.lines().map_while(Result::ok).for_each(|line| eprintln!("daemon: {line}"))
+            for line in said.lines().map_while(Result::ok) {
+                eprintln!("daemon: {line}");
+                log.lock().unwrap().push(line);
+            }
         });
         child
     }
 
+    /// Lets every user reach the socket.
+    pub fn let_others_in(&self) {
+        std::fs::set_permissions(self.directory.path(), Permissions::from_mode(0o755)).unwrap();
+    }
+
     /// `host-agent` with this daemon's configuration, where every user can execute it, as this user.
     pub fn program_as(&self, uid: u32) -> Command {
+        self.let_others_in();
         let directory = self.directory.path();
-        std::fs::set_permissions(directory, Permissions::from_mode(0o755)).unwrap();
         let program = directory.join("host-agent");
         if !program.exists() {
             copy_program(Path::new(env!("CARGO_BIN_EXE_host-agent")), &program);
@@ -134,7 +146,7 @@ impl Daemon {
     pub fn restart(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        self.child = Self::spawn(self.directory.path());
+        self.child = Self::spawn(self.directory.path(), &self.log);
         self.wait_until_ready();
     }
 
@@ -144,6 +156,11 @@ impl Daemon {
             assert!(Instant::now() < deadline, "the daemon did not become ready");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// What the daemon has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
     }
 
     pub fn socket(&self) -> PathBuf {

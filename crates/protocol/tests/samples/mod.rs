@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use protocol::ByteString;
-use protocol::hello::{Channel, Features, Hello, MAGIC};
+use protocol::hello::{Channel, Features, Hello, Identity, MAGIC};
 use protocol::message::{
     Exit, FromAgent, ProcessEntry, ResourceLimits, Stream, Streams, TerminalSize, ToAgent, Usage,
 };
@@ -119,7 +119,7 @@ pub fn hello() -> Vec<Hello> {
         version_max: 2,
         features: Features(5),
         channel,
-        identity: "darwin-agent 0.1.0".into(),
+        identity: Identity::made_of("darwin-agent 0.1.0"),
     };
     vec![hello(Channel::Control), hello(Channel::Tick)]
 }
@@ -204,7 +204,7 @@ pub fn any_hello() -> impl Strategy<Value = Hello> {
             version_max,
             features: Features(features),
             channel,
-            identity,
+            identity: Identity::made_of(&identity),
         },
     )
 }

@@ -1,21 +1,26 @@
 //! What whoever asked is told while a build goes on and at its end. Everything goes through one [`Outgoing`] frame, so that
 //! nothing is said into the middle of another message.
 //!
-//! [`Outgoing`]: crate::daemon::pump::Outgoing
+//! [`Outgoing`]: crate::daemon::outgoing::Outgoing
 
 use std::time::Duration;
 
 use protocol::ByteString;
 use tracing::info;
 
-use super::{Build, Gone, is_success};
+use super::{Build, is_success};
 use crate::control::message::{FromDaemon, ToDaemon};
+use crate::daemon::outgoing::NotTaken;
 use crate::daemon::pump;
 use crate::request::{BuildOutcome, BuildPhase, BuildReport};
 use crate::slot::stuck_report;
 
 /// Longest time for notes on a build that is over.
 const NOTES_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a front end may take to take its results, which has nothing left of the build but them and its connection. Long
+/// enough for one that its user has stopped overnight.
+const RESULTS_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 impl Build<'_> {
     /// Tells the log what the slot is doing, before it is ended.
@@ -39,17 +44,17 @@ impl Build<'_> {
         let _ = tokio::time::timeout(NOTES_LIMIT, all).await;
     }
 
-    pub(super) async fn note(&mut self, line: String) -> Result<(), Gone> {
+    pub(super) async fn note(&mut self, line: String) -> Result<(), NotTaken> {
         self.say(&FromDaemon::Note(line)).await
     }
 
-    pub(super) async fn phase(&mut self, phase: BuildPhase) -> Result<(), Gone> {
+    pub(super) async fn phase(&mut self, phase: BuildPhase) -> Result<(), NotTaken> {
         self.daemon.registry.build_phase(self.id, &phase);
         self.say(&FromDaemon::Phase(phase)).await
     }
 
-    async fn say(&mut self, message: &FromDaemon) -> Result<(), Gone> {
-        self.log.outgoing.say(&mut self.connection.writer, message).await.map_err(|_| Gone)
+    async fn say(&mut self, message: &FromDaemon) -> Result<(), NotTaken> {
+        self.log.outgoing.say(&self.connection.writer, message).await
     }
 
     /// Sends the report, then waits until the front end has taken the results and closes.
@@ -64,16 +69,20 @@ impl Build<'_> {
             timings: self.timings,
             kept: self.kept.as_deref().map(ByteString::from),
         };
-        if self.say(&FromDaemon::Finished(report)).await.is_ok() {
-            let mut mode = self.daemon.mode.subscribe();
-            tokio::select! {
-                _ = self.connection.reader.next::<ToDaemon>() => {}
-                // The front end may be in the middle of taking its outputs.
-                () = async {
-                    pump::stopping(&mut mode).await;
-                    tokio::time::sleep(Duration::from_secs(5)).await;
-                } => {}
+        let (id, mut mode) = (self.id, self.daemon.mode.subscribe());
+        let taken = async {
+            if self.say(&FromDaemon::Finished(report)).await.is_ok() {
+                let _ = self.connection.reader.next::<ToDaemon>().await;
             }
+        };
+        tokio::select! {
+            () = taken => {}
+            () = tokio::time::sleep(RESULTS_LIMIT) => info!(build = id, "results were not taken for a day"),
+            // The front end may be in the middle of taking its outputs.
+            () = async {
+                pump::stopping(&mut mode).await;
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            } => {}
         }
     }
 }
