@@ -123,8 +123,8 @@ pub enum DigestMethod {
 pub enum Network {
     /// A loopback interface of its own.
     Loopback,
-    /// The host's network; only for what is proven to be fixed-output. Its outputs are copied, never renamed.
-    Host,
+    /// What the host's network reaches; only for what is proven to be fixed-output. Its outputs are copied, never renamed.
+    Outside,
 }
 
 /// Limits of one build; `None` is no limit.

@@ -24,7 +24,7 @@ use crate::control::message::ToDaemon;
 use crate::guest::darling::remarks::Remarks;
 use crate::request::{BuildLimits, BuildOutcome, BuildPhase, BuildRequest, PhaseTimings, Publishing};
 use crate::slot::directory::SlotDirectory;
-use crate::slot::{Slot, stalled};
+use crate::slot::{Slot, Stopped, stalled};
 
 /// Runs the build and tells the front end; returns when the front end has closed the connection.
 pub(super) async fn run(daemon: &Daemon, connection: &mut Connection, place: Place, request: BuildRequest) {
@@ -174,7 +174,7 @@ impl Build<'_> {
         let stopping = Instant::now();
         self.daemon.registry.slot_is(slot_id, SlotState::Stopping);
         self.daemon.registry.build_phase(self.id, &BuildPhase::Stopping);
-        let (directory, uid, alive) = stop(slot).await.ok_or(Gone)?;
+        let (Stopped { directory, uid, alone }, alive) = stop(slot).await.ok_or(Gone)?;
         drop(prepared);
         // Everything in it is dead; what is left are directories.
         self.daemon.registry.slot_gone(slot_id);
@@ -183,6 +183,10 @@ impl Build<'_> {
         let ended = match ended {
             // The agent and its slot go down together; the log says more than either end of a socket.
             Ended::Lost(reason) if !alive => Ended::Lost(format!("{reason}; {}", directory.log_tail())),
+            ended @ Ended::Exit(..) => match alone {
+                Ok(()) => ended,
+                Err(error) => Ended::Lost(error.to_string()),
+            },
             ended => ended,
         };
         let over = |outcome| Ok(Attempt::Over(outcome));

@@ -52,7 +52,7 @@ pub(super) fn prepare(work: &Work) -> BuildOutcome {
         let handling = match work.network {
             Network::Loopback => Handling::InPlace,
             // A descriptor open for writing may have left the slot through the host's network namespace.
-            Network::Host => Handling::CopyTo { directory: results.as_fd() },
+            Network::Outside => Handling::CopyTo { directory: results.as_fd() },
         };
         let leftover = Leftover {
             parent: view.as_fd(),
@@ -106,7 +106,7 @@ pub(super) fn hand_over(work: &Work) -> BuildOutcome {
                 hand_over_output(view.as_fd(), name, work.builder, work.owner, left, &mut seen)
             }
             // As above; the copy is ours until it is handed over.
-            Network::Host => {
+            Network::Outside => {
                 let rules = CopyRules { owned_by: Some(work.builder), max_bytes: left };
                 let us = nix::unistd::geteuid().as_raw();
                 copy_tree(view.as_fd(), name, results.as_fd(), name, &rules).and_then(|()| {

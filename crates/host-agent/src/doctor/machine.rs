@@ -8,7 +8,6 @@ use nix::sys::statvfs::statvfs;
 
 use super::{Finding, human, is_root};
 use crate::config::Config;
-use crate::slot::uids::UIDS;
 
 /// Below this much free space a build of any size fails.
 const DISK_BROKEN: u64 = 512 << 20;
@@ -88,7 +87,7 @@ fn memory(config: &Config) -> Finding {
 
 fn uids(config: &Config) -> Finding {
     const NAME: &str = "uids";
-    let range = u64::from(config.uid_base)..u64::from(config.uid_base) + u64::from(UIDS);
+    let range = u64::from(config.uid_base)..u64::from(config.uid_base) + u64::from(config.uid_count);
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let taken = accounts(&read("/etc/passwd"))
         .chain(subordinate(&read("/etc/subuid")))
@@ -98,7 +97,10 @@ fn uids(config: &Config) -> Finding {
         Some((name, _)) => Finding::broken(
             NAME,
             format!("{} to {} are for slots, and {name} has some of them", range.start, range.end - 1),
-            "set `uid-base` to the start of a range of 65536 uids that are free",
+            format!(
+                "set `uid-base` to the start of a range of {} uids that are free, or `uid-count` to fewer",
+                config.uid_count
+            ),
         ),
     }
 }

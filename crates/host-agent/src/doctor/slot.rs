@@ -19,11 +19,12 @@ use crate::config::Config;
 use crate::control::client::{Client, Place, ShellEvent};
 use crate::control::shell::{ShellEnd, ShellRequest};
 use crate::guest::GuestPlan;
-use crate::request::{BUILD_DIR, Network};
+use crate::request::BUILD_DIR;
 use crate::slot::Slot;
 use crate::slot::directory::{self, StateDirectory};
+use crate::slot::outside_network::NetworkLease;
 use crate::slot::plan::AgentGreeting;
-use crate::slot::uids::{UIDS, Uids};
+use crate::slot::uids::Uids;
 use crate::store_path::StoreName;
 
 const NAME: &str = "slot";
@@ -103,9 +104,8 @@ fn own_slot(config: &Config, guest: GuestPlan) -> io::Result<Vec<Finding>> {
     let store = ExampleStore::create(scratch.path().join("store"))?;
     let state = StateDirectory::open(&scratch.path().join("state")).map_err(io::Error::other)?;
     let config = Config { store_directory: store.directory.clone(), ..config.clone() };
-    // The last of the range: the daemon begins with the first.
-    let uid = Uids::new(config.uid_base + UIDS - 1).lease().ok_or_else(|| io::Error::other("no uid"))?;
-    let mut slot = match Slot::boot(&config, &state, guest, 0, uid, Network::Loopback, None) {
+    let uid = Uids::of_others(&config).lease().map_err(io::Error::other)?;
+    let mut slot = match Slot::boot(&config, &state, guest, 0, uid, NetworkLease::Loopback, None) {
         Ok(slot) => slot,
         Err(error) => {
             return Ok(vec![Finding::broken(

@@ -2,6 +2,9 @@
 //!
 //! Bind mounts in the container's mount namespace, not links to `/Volumes/SystemRoot`: those would show in `pwd -P` and so
 //! in what builds record. Both mounts are shared, so inputs and a build directory that are mounted there later appear inside as well.
+//!
+//! What the container made of its own is bounded on this occasion as the slot is: no set-uid file has effect on any of its mounts,
+//! and its shared memory has a limit.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,32 +17,55 @@ use nix::fcntl::AT_FDCWD;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 
-use crate::mount::{Extent, attach, clone_tree};
+use crate::mount::{Attributes, Extent, attach, clone_tree, set_attributes};
 use crate::request::BUILD_DIR;
+use crate::slot::shared_memory;
 
 /// Binds `store` and `/build` below the prefix, in the mount namespace of the prefix's server. This process must have one
-/// thread only, and is back in its own namespace afterwards. Returns the prefix as it is in there.
-pub(super) fn into_container(server: Pid, prefix: &Path, store: &Path) -> io::Result<OwnedFd> {
-    let theirs = File::open(format!("/proc/{server}/ns/mnt"))?;
-    let ours = File::open("/proc/self/ns/mnt")?;
+/// thread only, and is back in its own namespaces afterwards. Returns the prefix as it is in there.
+pub(super) fn into_container(
+    server: Pid,
+    prefix: &Path,
+    store: &Path,
+    shared_bytes: u64,
+) -> io::Result<OwnedFd> {
+    within(server, "ipc", CloneFlags::CLONE_NEWIPC, || {
+        shared_memory::limit(Path::new("/proc"), shared_bytes)
+    })?;
     let trees: Vec<(OwnedFd, &Path)> = [store, Path::new(BUILD_DIR)]
         .into_iter()
         .map(|path| Ok((clone_tree(AT_FDCWD, &c_path(path)?, Extent::Recursive)?, path)))
         .collect::<io::Result<_>>()?;
-    setns(theirs, CloneFlags::CLONE_NEWNS)?;
-    let attached = trees
-        .iter()
-        .try_for_each(|(tree, path)| {
+    within(server, "mnt", CloneFlags::CLONE_NEWNS, || {
+        for (tree, path) in &trees {
             let inside = prefix.join(path.strip_prefix("/").unwrap_or(path));
             fs::create_dir_all(&inside)?;
-            attach(tree.as_fd(), AT_FDCWD, &c_path(&inside)?)
-        })
-        .and_then(|()| {
-            let flags = libc::O_PATH | libc::O_DIRECTORY;
-            Ok(fs::OpenOptions::new().read(true).custom_flags(flags).open(prefix)?.into())
-        });
-    setns(ours, CloneFlags::CLONE_NEWNS)?;
-    attached
+            attach(tree.as_fd(), AT_FDCWD, &c_path(&inside)?)?;
+        }
+        let root = directory(Path::new("/"))?;
+        set_attributes(&root, Attributes { no_suid: true, ..Attributes::default() }, Extent::Recursive)?;
+        directory(prefix)
+    })
+}
+
+/// Does something in a namespace of that process's.
+fn within<T>(
+    process: Pid,
+    kind: &str,
+    flag: CloneFlags,
+    work: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let theirs = File::open(format!("/proc/{process}/ns/{kind}"))?;
+    let ours = File::open(format!("/proc/self/ns/{kind}"))?;
+    setns(theirs, flag)?;
+    let done = work();
+    setns(ours, flag)?;
+    done
+}
+
+fn directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    Ok(fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?.into())
 }
 
 fn c_path(path: &Path) -> io::Result<std::ffi::CString> {
