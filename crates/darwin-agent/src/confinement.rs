@@ -10,6 +10,7 @@ use std::ffi::CStr;
 use std::io::{self, Write};
 
 use crate::linux::{self, number};
+use crate::process_table;
 
 const AT_FDCWD: u64 = -100_i64 as u64;
 const CREATE_AND_WRITE: u64 = 0o101;
@@ -101,10 +102,11 @@ fn attempts() -> Vec<Attempt> {
     attempts
 }
 
-/// The parent, if this runs as a builder does.
+/// The parent of the first process of this session, which is the builder.
 fn agent() -> Result<u64, i32> {
     // SAFETY: asks for a number.
-    unsafe { linux::call(number::GETPPID, &[]) }
+    let builder = unsafe { linux::call(number::GETSID, &[0]) }?;
+    process_table::parent_of(builder as i32).map(|agent| agent as u64).ok_or(ESRCH)
 }
 
 /// As a fork, which ends at once.
@@ -142,6 +144,7 @@ fn files_in(directory: &CStr) -> Option<u64> {
     Some(statfs[FILES])
 }
 
+const ESRCH: i32 = 3;
 const ENOSYS: i32 = 38;
 
 /// Linux's name of an error, of those that an attempt may end with.
@@ -149,7 +152,7 @@ fn error_name(errno: i32) -> String {
     let name = match errno {
         1 => "EPERM",
         2 => "ENOENT",
-        3 => "ESRCH",
+        ESRCH => "ESRCH",
         9 => "EBADF",
         13 => "EACCES",
         14 => "EFAULT",

@@ -18,6 +18,7 @@ pub mod number {
     pub const GETRLIMIT: i64 = 97;
     pub const PTRACE: i64 = 101;
     pub const GETPPID: i64 = 110;
+    pub const GETSID: i64 = 124;
     pub const MKNOD: i64 = 133;
     pub const STATFS: i64 = 137;
     pub const PRCTL: i64 = 157;
