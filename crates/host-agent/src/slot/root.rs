@@ -114,6 +114,11 @@ pub fn enter(plan: &BootPlan) -> Result<OwnedFd, RootError> {
     Ok(covered)
 }
 
+/// Options of the tmpfs that is a slot's `/dev/shm`.
+pub(crate) fn shm_options() -> String {
+    tmpfs_options("1777", 64 << 20)
+}
+
 /// The new root while it is being built, at its place in the host's tree.
 #[derive(Debug, Clone, Copy)]
 pub struct Root<'a> {
@@ -221,7 +226,7 @@ impl Root<'_> {
         )
         .step(|| "mount /dev/pts in the slot".into())?;
         self.directory("dev/shm")?;
-        self.tmpfs("dev/shm", &tmpfs_options("1777", 64 << 20))?;
+        self.tmpfs("dev/shm", &shm_options())?;
         for (name, target) in [
             ("ptmx", "pts/ptmx"),
             ("fd", "/proc/self/fd"),
