@@ -108,7 +108,7 @@ pub enum PublishError {
     #[error("'{0}' does not exist")]
     Missing(String),
     /// Neither regular file, directory nor symlink.
-    #[error("'{path}' is a {kind}; a store holds regular files, directories and symlinks only")]
+    #[error("'{path}' is a {kind}; only regular files, directories and symlinks can be taken")]
     FileType {
         /// The entry.
         path: String,

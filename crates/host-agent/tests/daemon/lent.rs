@@ -152,7 +152,7 @@ fn what_is_not_the_callers_and_what_is_no_file_is_refused() {
     let fifo = place.tmp().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     chown(&fifo, Some(BUILDER), Some(BUILDER)).unwrap();
-    insta::assert_snapshot!(refused("fifo"), @"darling-builder: failed to lend what is in the build directory to the builder: 'fifo' is a fifo; a store holds regular files, directories and symlinks only");
+    insta::assert_snapshot!(refused("fifo"), @"darling-builder: failed to lend what is in the build directory to the builder: 'fifo' is a fifo; only regular files, directories and symlinks can be taken");
     // A link is lent as a link.
     symlink(&secret, place.tmp().join("link")).unwrap();
     std::os::unix::fs::lchown(place.tmp().join("link"), Some(BUILDER), Some(BUILDER)).unwrap();

@@ -30,9 +30,8 @@ fn refuses_what_is_neither_file_directory_nor_symlink() {
         let out = build.make_directory("out");
         fs::create_dir(out.join("sub")).unwrap();
         make(&out.join("sub/thing"));
-        let expected = format!(
-            "'OUT/sub/thing' is a {kind}; a store holds regular files, directories and symlinks only"
-        );
+        let expected =
+            format!("'OUT/sub/thing' is a {kind}; only regular files, directories and symlinks can be taken");
         give_to_builder(&out);
         let before = facts(&out.join("sub/thing"));
         assert_eq!(refused(build.publish("out")), expected);
