@@ -85,7 +85,7 @@ pub fn enter(plan: &BootPlan) -> Result<OwnedFd, RootError> {
     // Shared: what is mounted there later appears in a guest that has mounts of its own as well.
     let shared = Attributes { propagation: libc::MS_SHARED, ..guarded };
     root.bind(&plan.view, store, shared)?;
-    root.bind(&plan.build, &BUILD_DIR[1..], shared)?;
+    root.bind(&plan.build, &BUILD_DIR[1..], guarded)?;
     for path in plan.guest.host_paths() {
         root.show(&path)?;
     }

@@ -1,7 +1,7 @@
 //! Shows the store view and the build directory inside Darling under their own names.
 //!
 //! Bind mounts in the container's mount namespace, not links to `/Volumes/SystemRoot`: those would show in `pwd -P` and so
-//! in what builds record. Both mounts are shared, so inputs and a build directory that are mounted there later appear inside as well.
+//! in what builds record. The view's mount is shared, so inputs that are mounted there later appear inside as well.
 //!
 //! What the container made of its own is bounded on this occasion as the slot is: no set-uid file has effect on any of its mounts,
 //! and its shared memory, of either kind, has a limit.
