@@ -141,6 +141,15 @@ in
         example = 4294967296;
         description = "Bytes that a slot's `/tmp` may hold, and as many again a Darling prefix. At least 16 MiB.";
       };
+      processes = mkOption {
+        type = types.nullOr types.ints.unsigned;
+        default = null;
+        example = 16384;
+        description = ''
+          Processes and threads that a slot may have at once. `null` is 64 a core, and 4096 at least; 0 is no
+          limit.
+        '';
+      };
     };
 
     frontEnd = mkOption {

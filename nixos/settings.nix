@@ -34,6 +34,7 @@ in
           log-bytes = said opt.limits.log cfg.limits.log;
           output-bytes = said opt.limits.output cfg.limits.output;
           tmpfs-bytes = said opt.limits.tmpfs cfg.limits.tmpfs;
+          processes = said opt.limits.processes cfg.limits.processes;
         };
       }
       (lib.mkIf (cfg.darling.package != null) {

@@ -18,6 +18,7 @@ use libc::{c_char, c_int, pid_t};
 use protocol::message::ResourceLimits;
 
 use crate::reaper::{self, Wait};
+use crate::shield::Shield;
 
 /// A process to start; all strings are ready for the kernel.
 #[derive(Debug)]
@@ -121,6 +122,7 @@ pub fn start(command: &Command, streams: StandardStreams) -> Result<pid_t, Start
     let env = pointers(&command.env);
     let core = core_limit(command.limits.core);
     let file_size = command.limits.file_size.map(file_size_limit);
+    let shield = Shield::new();
 
     let old_mask = block_signals();
     // SAFETY: the child only makes async-signal-safe calls (see `exec_child`) and never returns from here.
@@ -138,6 +140,7 @@ pub fn start(command: &Command, streams: StandardStreams) -> Result<pid_t, Start
                 core,
                 file_size,
                 controls_terminal: command.controls_terminal,
+                shield: &shield,
                 report: report_write.as_raw_fd(),
             })
         }
@@ -168,6 +171,7 @@ struct Prepared<'a> {
     core: Option<libc::rlimit>,
     file_size: Option<libc::rlimit>,
     controls_terminal: bool,
+    shield: &'a Shield,
     report: RawFd,
 }
 
@@ -204,6 +208,7 @@ unsafe fn exec_child(prepared: &Prepared<'_>) -> ! {
         if libc::chdir(prepared.directory.as_ptr()) < 0 {
             fail(prepared.report, Step::Directory);
         }
+        prepared.shield.put_up();
         // Last, so that no handler or pending signal of the parent can act in between.
         reset_signals();
         libc::execve(prepared.program.as_ptr(), prepared.argv, prepared.env);

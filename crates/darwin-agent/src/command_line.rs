@@ -8,11 +8,13 @@ use thiserror::Error;
 /// Shown for `--help` and after a wrong command line.
 pub const USAGE: &str = "\
 Usage: darwin-agent [--exclusive-uid] SOCKET
+       darwin-agent --try-confinement
 
 Connects to the Unix socket SOCKET twice (messages and tick), runs the one process it is told to, sends its output
 and its end, and exits when the other side closes.
 
-  --exclusive-uid  this user id belongs to the build alone: kill everything that runs as it when the process ends
+  --exclusive-uid    this user id belongs to the build alone: kill everything that runs as it when the process ends
+  --try-confinement  try what a builder may not do, as the builder that this is started as, and print what came of it
 ";
 
 /// What to do.
@@ -24,6 +26,8 @@ pub enum Action {
     Help,
     /// Print who this is.
     Version,
+    /// Print what a builder may not do.
+    TryConfinement,
 }
 
 /// How to serve.
@@ -58,6 +62,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, Comman
         match argument.to_str() {
             Some("--help" | "-h") => return Ok(Action::Help),
             Some("--version" | "-V") => return Ok(Action::Version),
+            Some("--try-confinement") => return Ok(Action::TryConfinement),
             Some("--exclusive-uid") => exclusive_uid = true,
             Some(option) if option.starts_with('-') => {
                 return Err(CommandLineError::UnknownOption(argument));

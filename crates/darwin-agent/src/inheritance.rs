@@ -19,6 +19,35 @@ pub fn own_signals() {
     }
 }
 
+/// Signals that end or stop a program which does nothing about them, and that a program may ignore.
+const IGNORED: [libc::c_int; 14] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGIO,
+    libc::SIGXCPU,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+];
+
+/// The builder has the same uid and may signal all that it may; what is meant for its own processes must not end this one. Whoever
+/// wants that closes the connection.
+pub fn ignore_signals() {
+    for signal in IGNORED {
+        // SAFETY: a plain call; called before any thread is started.
+        unsafe {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+    }
+}
+
 /// Deals with descriptors that whoever started this program left open: on Linux they are closed, elsewhere marked
 /// close-on-exec (inside Darling some belong to its libraries). Called before anything is opened.
 pub fn disown_descriptors() {

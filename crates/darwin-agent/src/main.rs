@@ -2,20 +2,23 @@
 //!
 //! Threads, one concern each: the main thread reads the host's messages ([`session`]), [`outbox`] writes to it,
 //! [`tick`] answers the tick, [`build`] waits for the process and cleans up after it, [`pump`] reads its output, [`input`] writes its input.
-//! Nothing here speaks on stdout: Darling prints its own remarks there.
+//! Nothing here speaks on stdout but [`confinement`], in marked lines: Darling prints its own remarks there.
 
 mod build;
 mod child;
 mod command_line;
+mod confinement;
 mod connection;
 mod inheritance;
 mod input;
+mod linux;
 mod outbox;
 mod process_table;
 mod pump;
 mod reaper;
 mod request;
 mod session;
+mod shield;
 mod streams;
 mod tick;
 
@@ -32,6 +35,12 @@ fn main() -> ExitCode {
             eprint!("{USAGE}");
             return ExitCode::SUCCESS;
         }
+        Ok(Action::TryConfinement) => {
+            return match confinement::run() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            };
+        }
         Ok(Action::Version) => {
             eprintln!("{}", connection::identity());
             return ExitCode::SUCCESS;
@@ -41,6 +50,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    inheritance::ignore_signals();
+    shield::close_memory();
     match session::run(&options) {
         Ok(never) => match never {},
         Err(error) => {

@@ -56,6 +56,12 @@ fn first_bytes(path: &Path) -> Option<Vec<u8>> {
     Some(buffer)
 }
 
+/// The parent of a process.
+pub fn parent_of(pid: i32) -> Option<i32> {
+    parse_stat(&first_bytes(&Path::new("/proc").join(pid.to_string()).join("stat"))?)
+        .map(|process| process.parent)
+}
+
 /// Descendants of `ancestor`, and whatever is in one of their sessions or in `session` although its parents are gone.
 /// Never `ancestor` itself.
 pub fn below(ancestor: i32, session: Option<i32>) -> Vec<Process> {

@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 
 use host_agent::config::Config;
 use host_agent::guest::GuestPlan;
-use host_agent::request::{BUILD_DIR, Network};
+use host_agent::request::BUILD_DIR;
 use host_agent::slot::Slot;
 use host_agent::slot::directory::{self, StateDirectory};
+use host_agent::slot::outside_network::NetworkLease;
 use host_agent::slot::uids::Uids;
 use nix::pty::openpty;
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
@@ -160,29 +161,29 @@ impl Guest {
         let config = Config::load(Some(config))?;
         let plan = GuestPlan::new(&config)?;
         let state = StateDirectory::open(&config.state_directory)?;
-        let uids = Uids::new(config.uid_base);
+        let uids = Uids::of_daemon(&config);
         Ok(Self { config, plan, state, uids, next: 0 })
     }
 
     /// Boots a slot, asks it, runs the shell there, and removes it.
     fn round(&mut self, work: Work) -> Result<Samples> {
-        let uid = self.uids.lease().ok_or("no uid is free")?;
+        let uid = self.uids.lease()?;
         let mut slot = Slot::boot(
             &self.config,
             &self.state,
             self.plan.clone(),
             self.next,
             uid,
-            Network::Loopback,
+            NetworkLease::Loopback,
             None,
         )?;
         self.next += 1;
         let mut samples = vec![("boot", slot.boot)];
         std::thread::sleep(SETTLE);
         let asked = ask(&mut slot, work, &mut samples);
-        let (slot_directory, uid) = slot.stop();
-        directory::remove(slot_directory.path())?;
-        drop(uid);
+        let stopped = slot.stop();
+        directory::remove(stopped.directory.path())?;
+        drop(stopped);
         asked?;
         Ok(samples)
     }

@@ -12,7 +12,8 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::request::BuildLimits;
-use crate::slot::uids::UIDS;
+use crate::slot::confinement::Confinement;
+use crate::slot::uids::NOT_THE_DAEMONS;
 use crate::ssh::settings::SshConfig;
 
 /// Where the configuration is by default.
@@ -56,8 +57,16 @@ pub struct Config {
     pub build_group: String,
     /// Uids that may ask for builds, besides root and the build group.
     pub allowed_uids: Vec<u32>,
-    /// First uid of slots; as many as builds and warm slots together are used. Must be free of other accounts.
+    /// First uid of slots.
     pub uid_base: u32,
+    /// Uids from there on that are slots'; none may be an account's. They are used in rotation.
+    pub uid_count: u32,
+    /// Whether builders can make user namespaces, in which each is root.
+    pub allow_user_namespaces: bool,
+    /// What fixed-output builds have for a network.
+    pub fixed_output_network: FixedOutputNetwork,
+    /// pasta(1), which gives them one of their own; by default the first on `PATH`.
+    pub pasta: Option<PathBuf>,
     /// The agent for the configured guest; by default beside this program, else in `../libexec/darling-builder`.
     pub agent: Option<PathBuf>,
     /// Limits of every build.
@@ -78,6 +87,18 @@ pub enum GuestKind {
     Darling,
     /// The stand-in: Linux builders that merely say `x86_64-darwin`; for tests and demonstrations.
     Linux,
+}
+
+/// What fixed-output builds have for a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FixedOutputNetwork {
+    /// As `Pasta` where that is installed and works, else as `Host`.
+    Auto,
+    /// One of their own, which pasta(1) joins to the host's.
+    Pasta,
+    /// The host's.
+    Host,
 }
 
 impl GuestKind {
@@ -104,6 +125,8 @@ pub struct LimitsConfig {
     pub output_bytes: u64,
     /// Size of a slot's `/tmp`, and of a Darling prefix, bytes each.
     pub tmpfs_bytes: u64,
+    /// Processes and threads that a slot may have at once; by default 64 a core, and 4096 at least.
+    pub processes: Option<u64>,
 }
 
 /// What the external builder does when the daemon can't take its build: Nix has begun that build already.
@@ -192,6 +215,10 @@ impl Default for Config {
             build_group: "nixbld".into(),
             allowed_uids: Vec::new(),
             uid_base: 2_000_000_000,
+            uid_count: 1 << 16,
+            allow_user_namespaces: false,
+            fixed_output_network: FixedOutputNetwork::Auto,
+            pasta: None,
             agent: None,
             limits: LimitsConfig::default(),
             external_builder: ExternalBuilderConfig::default(),
@@ -203,7 +230,14 @@ impl Default for Config {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { wall_seconds: 0, silence_seconds: 0, log_bytes: 0, output_bytes: 0, tmpfs_bytes: 2 << 30 }
+        Self {
+            wall_seconds: 0,
+            silence_seconds: 0,
+            log_bytes: 0,
+            output_bytes: 0,
+            tmpfs_bytes: 2 << 30,
+            processes: None,
+        }
     }
 }
 
@@ -313,11 +347,18 @@ impl Config {
                 format!("{} is in the range of system accounts; use 2000000000", self.uid_base),
             ));
         }
+        let fewest = NOT_THE_DAEMONS * 2;
+        if self.uid_count < fewest {
+            return Err((
+                "uid-count",
+                format!("must be {fewest} or more, since a uid is not to come back soon"),
+            ));
+        }
         // Darwin's uids are signed: a larger one would be root's inside Darling.
-        if self.uid_base > i32::MAX as u32 - UIDS {
+        if self.uid_base > (i32::MAX as u32).saturating_sub(self.uid_count) {
             return Err((
                 "uid-base",
-                format!("is too high: Darwin takes uids up to {}, and {UIDS} are used", i32::MAX),
+                format!("is too high: Darwin takes uids up to {}, and {} are used", i32::MAX, self.uid_count),
             ));
         }
         if self.limits.tmpfs_bytes < 16 << 20 {
@@ -336,6 +377,16 @@ impl Config {
             let memory = total_memory_bytes().unwrap_or(u64::MAX);
             (cores / 2).min(memory >> 31).clamp(1, 64) as u32
         })
+    }
+
+    /// Under what guests are started.
+    pub fn confinement(&self) -> Confinement {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+        let processes = self.limits.processes.unwrap_or_else(|| (cores * 64).max(4096));
+        Confinement {
+            processes: (processes > 0).then_some(processes),
+            user_namespaces: self.allow_user_namespaces,
+        }
     }
 
     /// Booted, idle slots kept ready.

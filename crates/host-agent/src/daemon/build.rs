@@ -3,14 +3,15 @@
 //! turn → slot → inputs and files → builder → everything in the slot killed → outputs prepared → report. At every step
 //! the front end may go away, and then the build is over: what it holds is dropped, and the slot torn down.
 
+mod long_work;
 mod surroundings;
 mod telling;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use protocol::message::{Exit, Streams, Usage};
-use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::given_directory::GivenDirectory;
@@ -23,9 +24,10 @@ use super::session::{Connection, Reservation};
 use super::{Daemon, outputs, remove_directory};
 use crate::control::message::ToDaemon;
 use crate::guest::darling::remarks::Remarks;
+use crate::publish::Interrupt;
 use crate::request::{BuildLimits, BuildOutcome, BuildPhase, BuildRequest, PhaseTimings, Publishing};
 use crate::slot::directory::SlotDirectory;
-use crate::slot::{Slot, stalled};
+use crate::slot::{Slot, Stopped, stalled};
 
 /// Runs the build and tells the front end; returns when the front end has closed the connection.
 pub(super) async fn run(
@@ -49,7 +51,6 @@ pub(super) async fn run(
         kept: None,
         results: None,
         given: None,
-        abandoned: None,
         log: Log { outgoing: Outgoing::to_front_end(place.patience()), remarks: Remarks::default() },
     };
     let outcome = build.run(place).await;
@@ -80,9 +81,7 @@ struct Build<'a> {
     kept: Option<PathBuf>,
     results: Option<PathBuf>,
     /// The build directory of whoever asks.
-    given: Option<GivenDirectory>,
-    /// Preparing outputs, when nobody waits for it any more.
-    abandoned: Option<JoinHandle<BuildOutcome>>,
+    given: Option<Arc<GivenDirectory>>,
     log: Log,
 }
 
@@ -127,27 +126,26 @@ impl Build<'_> {
             () = pump::stopping(&mut mode) => return Ok(BuildOutcome::Infrastructure("the daemon was stopped".into())),
         }
         self.timings.queued = asked.elapsed();
+        // Shared with what is left to do when the build is over: others wait until nothing of it is left.
+        let place = Arc::new(place);
 
-        let mut outcome = self.attempt().await;
-        if let Ok(Attempt::Stalled(late)) = outcome
-            && self.daemon.config.retry_stalled
-            && self.is_as_before().await
-        {
+        let mut outcome = self.attempt(&place, self.daemon.config.retry_stalled).await;
+        if let Ok(Attempt::Stalled(late)) = outcome {
             let note = format!("{}; the build starts again in a fresh slot", stalled(late));
             warn!(build = self.id, note);
             outcome = match self.note(note).await {
-                Ok(()) => self.attempt().await,
+                Ok(()) => self.attempt(&place, false).await,
                 Err(not_taken) => Err(not_taken),
             };
         }
-        drop(place);
         Ok(match outcome? {
             Attempt::Over(outcome) => outcome,
             Attempt::Stalled(late) => BuildOutcome::Infrastructure(stalled(late)),
         })
     }
 
-    async fn attempt(&mut self) -> Result<Attempt, NotTaken> {
+    /// Builds in one slot. If that stalls and there may be another attempt, nothing is made of what it has left.
+    async fn attempt(&mut self, place: &Arc<Place>, another: bool) -> Result<Attempt, NotTaken> {
         let booting = Instant::now();
         let slot = match self.daemon.pool.take(self.request.network).await {
             Ok(slot) => slot,
@@ -155,26 +153,28 @@ impl Build<'_> {
         };
         self.timings.booting = booting.elapsed();
         self.daemon.registry.slot_is(slot.id, SlotState::Busy);
-        self.run_in(slot).await
+        self.run_in(slot, place, another).await
     }
 
-    async fn run_in(&mut self, slot: Slot) -> Result<Attempt, NotTaken> {
+    async fn run_in(&mut self, slot: Slot, place: &Arc<Place>, another: bool) -> Result<Attempt, NotTaken> {
         let slot_id = slot.id;
         let preparing = Instant::now();
         let told = self.phase(BuildPhase::Preparing(slot_id)).await;
         // Connections are kept until the slot is ended: when its own closes, the agent kills the builder.
-        let (slot, mut prepared) = self.prepare(slot).await;
+        let (slot, mut prepared, still_here) = self.prepare(slot).await;
         self.timings.preparing = preparing.elapsed();
         let limits = self.request.limits.stricter(self.daemon.config.limits.of_a_build());
-        let told = match told {
+        let told = match told.and(still_here) {
             Ok(()) if prepared.is_ok() => self.phase(BuildPhase::Building).await,
             told => told,
         };
+        let mut started = None;
         let ended = match (&mut prepared, told) {
-            (Err(error), _) => Ended::Lost(error.to_string()),
-            (Ok(_), Err(not_taken)) => Ended::Left(not_taken),
+            (_, Err(not_taken)) => Ended::Left(not_taken),
+            (Err(error), Ok(())) => Ended::Lost(error.to_string()),
             (Ok(inside), Ok(())) => {
                 let building = Instant::now();
+                started = Some(building);
                 let ended = self.build(inside, &limits).await;
                 self.timings.building = building.elapsed();
                 ended
@@ -193,53 +193,66 @@ impl Build<'_> {
         let stopping = Instant::now();
         self.daemon.registry.slot_is(slot_id, SlotState::Stopping);
         self.daemon.registry.build_phase(self.id, &BuildPhase::Stopping);
-        let (directory, uid, alive) = stop(slot).await.ok_or(NotTaken::Gone)?;
+        let (Stopped { directory, uid, alone }, alive) = stop(slot).await.ok_or(NotTaken::Gone)?;
         drop(prepared);
         // Everything in it is dead; what is left are directories.
+        let again = another && matches!(ended, Ended::Stalled(_));
+        // Where no builder has run, nothing is left by one.
+        if started.is_some() && !again {
+            self.take_back(&directory, uid.uid()).await;
+        }
         self.daemon.registry.slot_gone(slot_id);
-        self.take_back().await;
         self.timings.stopping = stopping.elapsed();
         let ended = match ended {
             // The agent and its slot go down together; the log says more than either end of a socket.
             Ended::Lost(reason) if !alive => Ended::Lost(format!("{reason}; {}", directory.log_tail())),
+            ended @ Ended::Exit(..) => match alone {
+                Ok(()) => ended,
+                Err(error) => Ended::Lost(error.to_string()),
+            },
             ended => ended,
         };
         let over = |outcome| Ok(Attempt::Over(outcome));
         let outcome = match ended {
             Ended::Left(not_taken) => Err(not_taken),
-            Ended::Stalled(late) => Ok(Attempt::Stalled(late)),
+            Ended::Stalled(late) if again => Ok(Attempt::Stalled(late)),
+            Ended::Stalled(late) => over(BuildOutcome::Infrastructure(stalled(late))),
             Ended::Lost(reason) => over(BuildOutcome::Infrastructure(reason)),
             Ended::Exit(exit, usage) => {
                 self.usage = usage;
                 match exit {
                     Exit::Code(0) => {
-                        self.publish(&directory, uid.uid(), &limits, slot_id).await.map(Attempt::Over)
+                        let deadline = started.zip(limits.wall).and_then(|(at, wall)| at.checked_add(wall));
+                        let interrupt = Interrupt::at(deadline);
+                        let published =
+                            self.publish(&directory, uid.uid(), &limits, slot_id, interrupt).await;
+                        published.map(Attempt::Over)
                     }
                     exit => over(BuildOutcome::BuilderFailed(exit)),
                 }
             }
         };
-        // What a stall leaves behind is worth nothing: it may be built once more. A directory that was given stays its
-        // owner's.
-        let failed = matches!(&outcome, Ok(Attempt::Over(outcome)) if !is_success(outcome));
-        if self.request.keep_failed && self.builds_in_own_directory() && failed {
-            self.keep(&directory, uid.uid()).await;
-        }
-        let abandoned = self.abandoned.take();
-        let results = if abandoned.is_some() { self.results.take() } else { None };
-        // Thousands of mount points take a while to remove, and nobody has to wait for that.
-        tokio::spawn(async move {
-            if let Some(abandoned) = abandoned {
-                let _ = abandoned.await;
+        // What a stall leaves behind is worth nothing. A directory that was given stays its owner's.
+        let failed = match &outcome {
+            Ok(Attempt::Over(outcome)) => !is_success(outcome),
+            Ok(Attempt::Stalled(_)) | Err(_) => false,
+        };
+        let outcome = match failed && self.request.keep_failed && self.builds_in_own_directory() {
+            true => self.keep(&directory, uid.uid()).await.and(outcome),
+            false => outcome,
+        };
+        let results = match &outcome {
+            Ok(Attempt::Over(outcome)) if is_success(outcome) => None,
+            _ => self.results.take(),
+        };
+        let place = Arc::clone(place);
+        // Whoever asked does not have to wait for that; whoever comes next has.
+        tokio::task::spawn_blocking(move || {
+            remove_directory(directory.path());
+            if let Some(results) = results {
+                remove_directory(&results);
             }
-            let _ = tokio::task::spawn_blocking(move || {
-                remove_directory(directory.path());
-                if let Some(results) = results {
-                    remove_directory(&results);
-                }
-                drop(uid);
-            })
-            .await;
+            drop((uid, place));
         });
         outcome
     }
@@ -279,6 +292,7 @@ impl Build<'_> {
         builder: u32,
         limits: &BuildLimits,
         slot: u32,
+        interrupt: Interrupt,
     ) -> Result<BuildOutcome, NotTaken> {
         self.phase(BuildPhase::Publishing).await?;
         let publishing = Instant::now();
@@ -297,21 +311,16 @@ impl Build<'_> {
             inputs: self.request.inputs.clone(),
             outputs: self.request.outputs.clone(),
             max_bytes: limits.output_bytes,
+            interrupt: interrupt.clone(),
         };
         let publishing_way = self.request.publishing;
-        let mut task = tokio::task::spawn_blocking(move || match publishing_way {
+        let task = tokio::task::spawn_blocking(move || match publishing_way {
             Publishing::Prepare => outputs::prepare(&work),
             Publishing::HandOver => outputs::hand_over(&work),
         });
-        let outcome = tokio::select! {
-            outcome = &mut task => outcome,
-            // Reading a large output can't be interrupted; it ends by itself, and is waited for with the cleaning up.
-            _ = self.connection.reader.next::<ToDaemon>() => {
-                self.abandoned = Some(task);
-                return Err(NotTaken::Gone);
-            }
-        };
+        let (outcome, still_here) = self.finish(&interrupt, task).await;
         self.timings.publishing = publishing.elapsed();
+        still_here?;
         Ok(outcome.unwrap_or_else(|error| {
             BuildOutcome::Infrastructure(format!("the task that prepares outputs panicked: {error}"))
         }))

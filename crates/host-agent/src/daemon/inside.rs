@@ -5,9 +5,7 @@ use std::io;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::control::stream::FrameReader;
-use crate::slot::Slot;
-use crate::slot::directory::SlotDirectory;
-use crate::slot::uids::UidLease;
+use crate::slot::{Slot, Stopped};
 
 /// The two connections into a slot.
 pub(super) struct Inside {
@@ -36,11 +34,10 @@ pub(super) fn connect(slot: &mut Slot) -> io::Result<Inside> {
 }
 
 /// Kills everything in the slot; whether it was alive until then is told too.
-pub(super) async fn stop(slot: Slot) -> Option<(SlotDirectory, UidLease, bool)> {
+pub(super) async fn stop(slot: Slot) -> Option<(Stopped, bool)> {
     tokio::task::spawn_blocking(move || {
         let alive = slot.is_alive();
-        let (directory, uid) = slot.stop();
-        (directory, uid, alive)
+        (slot.stop(), alive)
     })
     .await
     .ok()

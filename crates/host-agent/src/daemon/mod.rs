@@ -22,10 +22,10 @@ mod pool;
 mod pump;
 mod readiness;
 mod registry;
+mod rights_of;
 mod session;
 mod shares;
 mod shell;
-mod snapshot;
 mod ssh;
 mod unread;
 

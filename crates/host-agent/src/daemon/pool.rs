@@ -1,7 +1,7 @@
 //! Slots ahead of builds: booted and idle, used once, replaced.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -12,7 +12,8 @@ use crate::config::Config;
 use crate::guest::GuestPlan;
 use crate::request::Network;
 use crate::slot::directory::{self, StateDirectory};
-use crate::slot::uids::Uids;
+use crate::slot::outside_network::{NetworkLease, OutsideNetwork};
+use crate::slot::uids::{UidError, Uids};
 use crate::slot::{Slot, SlotError};
 use crate::ssh::login::Login;
 
@@ -31,6 +32,7 @@ struct Shared {
     state: Arc<StateDirectory>,
     guest: GuestPlan,
     uids: Uids,
+    outside: OnceLock<OutsideNetwork>,
     next_id: AtomicU32,
     spare: Mutex<Vec<Slot>>,
     taken: Notify,
@@ -45,13 +47,14 @@ impl Pool {
         guest: GuestPlan,
         registry: Arc<Registry>,
     ) -> Self {
-        let uids = Uids::new(config.uid_base);
+        let uids = Uids::of_daemon(&config);
         Self {
             shared: Arc::new(Shared {
                 config,
                 state,
                 guest,
                 uids,
+                outside: OnceLock::new(),
                 next_id: AtomicU32::new(0),
                 spare: Mutex::default(),
                 taken: Notify::new(),
@@ -61,9 +64,13 @@ impl Pool {
         }
     }
 
-    /// Boots one slot, so that a machine on which none can boot is found out before the daemon says it is ready. The slot
-    /// becomes a spare one.
+    /// Finds out what fixed-output builds have for a network, and boots one slot, so that a machine on which none can boot is found out before
+    /// the daemon says it is ready. The slot becomes a spare one.
     pub(super) async fn prove(&self) -> Result<(), SlotError> {
+        let shared = Arc::clone(&self.shared);
+        let prepared = tokio::task::spawn_blocking(move || shared.prepare()).await;
+        prepared
+            .unwrap_or_else(|_| Err(SlotError::Step("the task that prepares for slots panicked".into())))?;
         let slot = self.boot(Network::Loopback).await?;
         if self.shared.config.warm() > 0 {
             self.put(slot);
@@ -152,11 +159,12 @@ impl Pool {
         let _ = tokio::task::spawn_blocking(move || {
             let id = slot.id;
             shared.registry.slot_is(id, SlotState::Stopping);
-            let (slot_directory, uid) = slot.stop();
-            if let Err(error) = directory::remove(slot_directory.path()) {
-                warn!(path = %slot_directory.path().display(), %error, "failed to remove a slot's directory");
+            let stopped = slot.stop();
+            let path = stopped.directory.path();
+            if let Err(error) = directory::remove(path) {
+                warn!(path = %path.display(), %error, "failed to remove a slot's directory");
             }
-            drop(uid);
+            drop(stopped);
             shared.registry.slot_gone(id);
         })
         .await;
@@ -182,10 +190,9 @@ impl Pool {
         let shared = Arc::clone(&self.shared);
         let booted = tokio::task::spawn_blocking(move || {
             let id = shared.next_id.fetch_add(1, Ordering::SeqCst);
-            let Some(uid) = shared.uids.lease() else {
-                return Err(SlotError::Step("failed to find a free uid for a slot: all are in use".into()));
-            };
+            let uid = shared.uids.lease()?;
             shared.registry.slot_booting(id, uid.uid());
+            let network = shared.network(network)?;
             let booted =
                 Slot::boot(&shared.config, &shared.state, shared.guest.clone(), id, uid, network, login);
             match &booted {
@@ -220,5 +227,41 @@ impl Pool {
         // The oldest first: it is surely done booting.
         let mut spare = self.shared.spare.lock().unwrap_or_else(PoisonError::into_inner);
         if spare.is_empty() { None } else { Some(spare.remove(0)) }
+    }
+}
+
+impl Shared {
+    /// What comes before the first slot; blocking.
+    fn prepare(&self) -> Result<(), SlotError> {
+        match self.uids.clear().map_err(UidError::from)? {
+            0 => {}
+            ended => warn!(ended, "processes had uids of slots, left by an earlier daemon; they were killed"),
+        }
+        let (outside, reason) = OutsideNetwork::decide(&self.config, &self.uids)?;
+        match (&outside, reason) {
+            (OutsideNetwork::Pasta(program), _) => {
+                info!(pasta = %program.display(), "fixed-output builds have a network of their own");
+            }
+            (OutsideNetwork::Host, None) => info!("fixed-output builds have the host's network"),
+            (OutsideNetwork::Host, Some(reason)) => {
+                warn!(
+                    reason,
+                    "fixed-output builds have the host's network: pasta is there and does not work"
+                );
+            }
+        }
+        // Once a daemon.
+        let _ = self.outside.set(outside);
+        Ok(())
+    }
+
+    fn network(&self, network: Network) -> Result<NetworkLease, SlotError> {
+        match network {
+            Network::Loopback => Ok(NetworkLease::Loopback),
+            Network::Outside => match self.outside.get() {
+                Some(outside) => Ok(outside.lease(&self.uids)?),
+                None => Err(SlotError::Step("nothing is known of the network yet".into())),
+            },
+        }
     }
 }

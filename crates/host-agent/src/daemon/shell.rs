@@ -103,13 +103,13 @@ async fn converse(
     let stopped = stop(slot).await;
     let registry = std::sync::Arc::clone(&daemon.registry);
     tokio::task::spawn_blocking(move || {
-        if let Some((directory, uid, _)) = stopped {
-            remove_directory(directory.path());
-            drop(uid);
+        if let Some((stopped, _)) = stopped {
+            remove_directory(stopped.directory.path());
+            drop(stopped);
         }
         registry.slot_gone(slot_id);
+        drop(place);
     });
-    drop(place);
     end
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Finding;
-use crate::config::GuestKind;
+use super::confinement::Attempts;
+use crate::config::{Config, GuestKind};
 use crate::request::BUILD_DIR;
 
 /// `$1`: a store object that is an input, `$2`: one that is not; both empty where that is not to be tried. Darling prints
@@ -20,36 +21,49 @@ fi
 for program in /usr/sbin/sshd /usr/bin/sandbox-exec; do
     if [ -x "$program" ]; then say "$program" present; else say "$program" absent; fi
 done
+for agent in /Volumes/SystemRoot/run/db/darwin-agent*; do
+    "$agent" --try-confinement | while read -r line; do echo "doctor:try=$line"; done
+done
 /bin/sh -c 'kill -TERM $$' 2>/dev/null
 say signals survived
 "#;
 
 /// The answers, by what was asked.
 #[derive(Debug, Default)]
-pub(super) struct Answers(BTreeMap<String, String>);
+pub(super) struct Answers {
+    by_question: BTreeMap<String, String>,
+    attempts: Attempts,
+}
 
 impl Answers {
     /// From what the script printed.
     pub(super) fn read(output: &[u8]) -> Self {
         let text = String::from_utf8_lossy(output);
-        let answers = text.lines().filter_map(|line| {
-            let (name, value) = line.trim_end().strip_prefix("doctor:")?.split_once('=')?;
-            Some((name.to_owned(), value.to_owned()))
-        });
-        Self(answers.collect())
+        let answers =
+            text.lines().filter_map(|line| line.trim_end().strip_prefix("doctor:")?.split_once('='));
+        let (attempts, answers): (Vec<_>, Vec<_>) = answers.partition(|(name, _)| *name == "try");
+        Self {
+            by_question: answers
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            attempts: Attempts::read(attempts.into_iter().map(|(_, line)| line)),
+        }
     }
 
     fn of(&self, name: &str) -> &str {
-        self.0.get(name).map_or("nothing", String::as_str)
+        self.by_question.get(name).map_or("nothing", String::as_str)
     }
 
     /// What follows from them.
-    pub(super) fn findings(&self, guest: GuestKind) -> Vec<Finding> {
+    pub(super) fn findings(&self, config: &Config) -> Vec<Finding> {
+        let guest = config.guest;
         let mut findings = vec![self.system(guest), self.build_directory()];
-        if self.0.contains_key("input") {
+        if self.by_question.contains_key("input") {
             findings.push(self.store_view());
         }
         findings.push(self.signals());
+        findings.extend(self.attempts.findings(config.confinement()));
         if guest == GuestKind::Darling {
             findings.extend([self.sshd(), self.sandbox_exec()]);
         }
@@ -144,8 +158,12 @@ mod tests {
               doctor:input=visible\ndoctor:write=refused\ndoctor:outside=hidden\ndoctor:signals=survived\n\
               doctor:/usr/sbin/sshd=present\n",
         );
-        let findings = answers.findings(GuestKind::Darling);
-        assert!(findings.iter().all(|finding| finding.severity == Severity::Fine), "{findings:?}");
+        let findings = answers.findings(&Config::default());
+        let tried = |finding: &&Finding| !finding.name.starts_with("slot-");
+        assert!(
+            findings.iter().filter(tried).all(|finding| finding.severity == Severity::Fine),
+            "{findings:?}"
+        );
     }
 
     #[test]
@@ -153,7 +171,7 @@ mod tests {
         let leaky = Answers::read(b"doctor:input=visible\ndoctor:write=allowed\ndoctor:outside=visible\n");
         assert_eq!(leaky.store_view().severity, Severity::Broken);
         let silent = Answers::read(b"");
-        let findings = silent.findings(GuestKind::Darling);
+        let findings = silent.findings(&Config::default());
         insta::assert_debug_snapshot!(findings.iter().map(|f| (f.name, f.severity)).collect::<Vec<_>>());
     }
 }

@@ -9,8 +9,7 @@ use nix::sys::utsname::uname;
 use super::{Finding, is_root};
 use crate::config::{Config, GuestKind};
 use crate::mount::{Attributes, Extent, clone_tree, set_attributes};
-use crate::request::Network;
-use crate::slot::spawn;
+use crate::slot::spawn::{self, NetworkNamespace};
 
 /// mount_setattr(2).
 const OLDEST: (u32, u32) = (5, 12);
@@ -50,7 +49,7 @@ fn namespaces() -> Finding {
         return Finding::untried(NAME);
     }
     // It ends by itself, as its socket closes at once.
-    match spawn::slot_init(Network::Loopback) {
+    match spawn::slot_init(NetworkNamespace::Own) {
         Ok(_) => Finding::fine(NAME, "mount, pid, net, ipc and uts namespaces can be made"),
         Err(error) => Finding::broken(
             NAME,

@@ -8,7 +8,8 @@ use nix::sys::statvfs::statvfs;
 
 use super::{Finding, human, is_root};
 use crate::config::Config;
-use crate::slot::uids::UIDS;
+use crate::slot::directory::KEPT;
+use crate::slot::kept;
 
 /// Below this much free space a build of any size fails.
 const DISK_BROKEN: u64 = 512 << 20;
@@ -88,7 +89,7 @@ fn memory(config: &Config) -> Finding {
 
 fn uids(config: &Config) -> Finding {
     const NAME: &str = "uids";
-    let range = u64::from(config.uid_base)..u64::from(config.uid_base) + u64::from(UIDS);
+    let range = u64::from(config.uid_base)..u64::from(config.uid_base) + u64::from(config.uid_count);
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let taken = accounts(&read("/etc/passwd"))
         .chain(subordinate(&read("/etc/subuid")))
@@ -98,7 +99,10 @@ fn uids(config: &Config) -> Finding {
         Some((name, _)) => Finding::broken(
             NAME,
             format!("{} to {} are for slots, and {name} has some of them", range.start, range.end - 1),
-            "set `uid-base` to the start of a range of 65536 uids that are free",
+            format!(
+                "set `uid-base` to the start of a range of {} uids that are free, or `uid-count` to fewer",
+                config.uid_count
+            ),
         ),
     }
 }
@@ -135,11 +139,11 @@ fn leftovers(config: &Config) -> Finding {
     }
     match (is_root(), entries("slots") + entries("results")) {
         (false, _) => Finding::untried(NAME),
-        (true, 0) => match entries("kept") {
+        (true, 0) => match kept::count(&state.join(KEPT)) {
             0 => Finding::fine(NAME, "none"),
             kept => Finding::fine(
                 NAME,
-                format!("none; {kept} build directories that were to be kept, in {}/kept", state.display()),
+                format!("none; {kept} build directories that were to be kept, in {}/{KEPT}", state.display()),
             ),
         },
         (true, left) => Finding::warning(

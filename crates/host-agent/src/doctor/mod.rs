@@ -6,6 +6,7 @@
 
 mod agent;
 mod answers;
+mod confinement;
 mod daemon;
 mod darling;
 mod kernel;

@@ -19,11 +19,12 @@ use crate::config::Config;
 use crate::control::client::{Client, Place, ShellEvent};
 use crate::control::shell::{ShellEnd, ShellRequest};
 use crate::guest::GuestPlan;
-use crate::request::{BUILD_DIR, Network};
-use crate::slot::Slot;
+use crate::request::BUILD_DIR;
 use crate::slot::directory::{self, StateDirectory};
+use crate::slot::outside_network::NetworkLease;
 use crate::slot::plan::AgentGreeting;
-use crate::slot::uids::{UIDS, Uids};
+use crate::slot::uids::Uids;
+use crate::slot::{Slot, Stopped};
 use crate::store_path::StoreName;
 
 const NAME: &str = "slot";
@@ -103,9 +104,8 @@ fn own_slot(config: &Config, guest: GuestPlan) -> io::Result<Vec<Finding>> {
     let store = ExampleStore::create(scratch.path().join("store"))?;
     let state = StateDirectory::open(&scratch.path().join("state")).map_err(io::Error::other)?;
     let config = Config { store_directory: store.directory.clone(), ..config.clone() };
-    // The last of the range: the daemon begins with the first.
-    let uid = Uids::new(config.uid_base + UIDS - 1).lease().ok_or_else(|| io::Error::other("no uid"))?;
-    let mut slot = match Slot::boot(&config, &state, guest, 0, uid, Network::Loopback, None) {
+    let uid = Uids::of_others(&config).lease().map_err(io::Error::other)?;
+    let mut slot = match Slot::boot(&config, &state, guest, 0, uid, NetworkLease::Loopback, None) {
         Ok(slot) => slot,
         Err(error) => {
             return Ok(vec![Finding::broken(
@@ -119,11 +119,11 @@ fn own_slot(config: &Config, guest: GuestPlan) -> io::Result<Vec<Finding>> {
     match ask(&mut slot, &store) {
         Ok((round_trip, answers)) => {
             findings.push(round_trip);
-            findings.extend(answers.findings(config.guest));
+            findings.extend(answers.findings(&config));
         }
         Err(error) => findings.push(unanswered(&error)),
     }
-    slot.stop();
+    findings.push(own_uid(&slot.stop()));
     Ok(findings)
 }
 
@@ -148,6 +148,18 @@ fn handshake(greeting: &AgentGreeting) -> Finding {
             format!("{detail}: not of the same release as this program"),
             "install host-agent and darwin-agent from the same release",
         )
+    }
+}
+
+/// After the slot's end.
+fn own_uid(stopped: &Stopped) -> Finding {
+    const NAME: &str = "slot-uid";
+    let uid = stopped.uid.uid();
+    match &stopped.alone {
+        Ok(()) => {
+            Finding::fine(NAME, format!("{uid}: no process of the machine has it, now that its slot is gone"))
+        }
+        Err(error) => Finding::broken(NAME, error, "find out what that process is, and end it"),
     }
 }
 
@@ -248,7 +260,7 @@ fn through_daemon(config: &Config) -> Vec<Finding> {
     match run_in_shell(config) {
         Ok(Some(output)) => {
             let mut findings = vec![Finding::fine(NAME, "one of the daemon's took a program")];
-            findings.extend(Answers::read(&output).findings(config.guest));
+            findings.extend(Answers::read(&output).findings(config));
             findings
         }
         Ok(None) => {

@@ -3,12 +3,10 @@
 //! It runs Linux builders that merely say `x86_64-darwin`, in the same slot and through the same agent as Darling does,
 //! for tests, demonstrations and machines without Darling.
 
-#![expect(unsafe_code, reason = "prctl between fork and exec")]
-
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::process::CommandExt;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -18,11 +16,15 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::agent_file::{self, AgentFileError};
-use super::how_it_ended;
 use super::login_streams::LoginStreams;
+use super::{how_it_ended, is_ready};
 use crate::config::Config;
 use crate::mount::Attributes;
+use crate::slot::confinement::{Confinement, Identity};
+use crate::slot::plan::BootPlan;
+use crate::slot::questions::{Answer, Questions};
 use crate::slot::root::{AGENT_DIR, Root, RootError};
+use crate::slot::supervisor::Supervisor;
 use crate::ssh::login;
 
 /// File name of the agent for this guest.
@@ -58,7 +60,7 @@ impl Plan {
         )
     }
 
-    pub(super) fn launch(&self, uid: u32, log: &File) -> io::Result<Running> {
+    pub(super) fn launch(&self, plan: &BootPlan, log: &File) -> io::Result<Running> {
         let mut command = Command::new(format!("{AGENT_DIR}/{AGENT_NAME}"));
         command
             // Nothing else in a build's slot has this uid: the agent may kill all that it can signal.
@@ -67,7 +69,9 @@ impl Plan {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log.try_clone()?);
-        Ok(Running { agent: start(command, uid)?, uid, logins: BTreeMap::new() })
+        let (uid, confinement) = (plan.uid, plan.confinement);
+        let (agent, supervisor) = start(command, uid, confinement)?;
+        Ok(Running { agent, supervisor, uid, confinement, logins: BTreeMap::new() })
     }
 }
 
@@ -75,14 +79,24 @@ impl Plan {
 #[derive(Debug)]
 pub struct Running {
     agent: Pid,
+    supervisor: Supervisor,
     uid: u32,
+    confinement: Confinement,
     /// Each connection's `sshd`.
-    logins: BTreeMap<u32, (Pid, LoginStreams)>,
+    logins: BTreeMap<u32, Sshd>,
+}
+
+#[derive(Debug)]
+struct Sshd {
+    pid: Pid,
+    supervisor: Supervisor,
+    /// Cut off with it.
+    _streams: LoginStreams,
 }
 
 impl Running {
     pub(super) fn ended(&mut self, pid: Pid, status: &WaitStatus) -> Result<(), String> {
-        self.logins.retain(|_, (sshd, _)| *sshd != pid);
+        self.logins.retain(|_, sshd| sshd.pid != pid);
         if pid == self.agent { Err(format!("the agent {}", how_it_ended(status))) } else { Ok(()) }
     }
 
@@ -90,22 +104,46 @@ impl Running {
         format!("it was started as process {}", self.agent)
     }
 
+    pub(super) fn agent_is(&mut self, agent: Pid) {
+        self.supervisor.agent_is(agent);
+    }
+
+    /// When one of these is readable, [`proceed`](Self::proceed) is due.
+    pub(super) fn watched(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.supervisors().map(Supervisor::listener)
+    }
+
+    /// Answers calls that wait.
+    pub(super) fn proceed(&mut self) -> Result<(), String> {
+        self.supervisors()
+            .filter(|supervisor| is_ready(supervisor.listener()))
+            .try_for_each(|supervisor| supervisor.answer(|_, _| Answer::LetHappen))
+            .map_err(|error| format!("failed to supervise signals in the slot: {error}"))
+    }
+
+    fn supervisors(&self) -> impl Iterator<Item = &Supervisor> {
+        std::iter::once(&self.supervisor).chain(self.logins.values().map(|sshd| &sshd.supervisor))
+    }
+
     pub(super) fn log_in(&mut self, number: u32, streams: LoginStreams) {
-        match start_sshd(&streams, self.uid) {
-            Ok(sshd) => drop(self.logins.insert(number, (sshd, streams))),
+        match start_sshd(&streams, self.uid, self.confinement) {
+            Ok((pid, mut supervisor)) => {
+                supervisor.agent_is(self.agent);
+                self.logins.insert(number, Sshd { pid, supervisor, _streams: streams });
+            }
             Err(error) => streams.say(&error),
         }
     }
 
     pub(super) fn end_login(&mut self, number: u32) {
         // Not reaped yet, or it would not be here: the number is still its own.
-        if let Some((sshd, _)) = self.logins.remove(&number) {
-            let _ = kill(sshd, Signal::SIGKILL);
+        if let Some(sshd) = self.logins.remove(&number) {
+            let _ = kill(sshd.pid, Signal::SIGKILL);
         }
     }
 }
 
-fn start_sshd(streams: &LoginStreams, uid: u32) -> io::Result<Pid> {
+fn start_sshd(streams: &LoginStreams, uid: u32, confinement: Confinement) -> io::Result<(Pid, Supervisor)> {
     let [input, output, error] = streams.standard();
     let mut command = Command::new(login::SSHD);
     command
@@ -115,21 +153,11 @@ fn start_sshd(streams: &LoginStreams, uid: u32) -> io::Result<Pid> {
         .stdin(input.try_clone_to_owned()?)
         .stdout(output.try_clone_to_owned()?)
         .stderr(error.try_clone_to_owned()?);
-    start(command, uid)
+    start(command, uid, confinement)
 }
 
 /// Starts a program as this uid, with nothing of ours but its standard streams.
-fn start(mut command: Command, uid: u32) -> io::Result<Pid> {
-    command.env_clear().current_dir("/").uid(uid).gid(uid);
-    // SAFETY: plain system calls on local memory between fork and exec.
-    unsafe {
-        command.pre_exec(|| {
-            // As Nix does for its own builders (`allow-new-privileges = false`).
-            nix::sys::prctl::set_no_new_privs()?;
-            nix::sys::signal::SigSet::empty().thread_set_mask()?;
-            Ok(())
-        });
-    }
-    let child = command.spawn()?;
-    Ok(Pid::from_raw(child.id() as i32))
+fn start(mut command: Command, uid: u32, confinement: Confinement) -> io::Result<(Pid, Supervisor)> {
+    command.env_clear().current_dir("/");
+    confinement.start(command, Identity::Slot(uid), Questions::default())
 }

@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::poll::PollTimeout;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ impl GuestPlan {
     /// Starts it, in the slot's root. What its own programs print goes to `log`.
     pub fn launch(&self, plan: &BootPlan, log: &File) -> io::Result<Launched> {
         match self {
-            GuestPlan::Linux(guest) => guest.launch(plan.uid, log).map(Launched::Linux),
+            GuestPlan::Linux(guest) => guest.launch(plan, log).map(Launched::Linux),
             GuestPlan::Darling(guest) => guest.launch(plan, log).map(Box::new).map(Launched::Darling),
         }
     }
@@ -117,7 +117,7 @@ impl Launched {
     /// The agent has connected, from this process.
     pub fn agent_is(&mut self, pid: Pid) {
         match self {
-            Launched::Linux(_) => {}
+            Launched::Linux(running) => running.agent_is(pid),
             Launched::Darling(boot) => boot.agent_is(pid),
         }
     }
@@ -141,7 +141,7 @@ impl Launched {
     /// When one of these is readable, [`proceed`](Self::proceed) is due.
     pub fn watched(&self) -> Vec<BorrowedFd<'_>> {
         match self {
-            Launched::Linux(_) => Vec::new(),
+            Launched::Linux(running) => running.watched().collect(),
             Launched::Darling(boot) => boot.watched(),
         }
     }
@@ -149,7 +149,7 @@ impl Launched {
     /// Does what can be done now. An error is the guest's end.
     pub fn proceed(&mut self) -> Result<(), String> {
         match self {
-            Launched::Linux(_) => Ok(()),
+            Launched::Linux(running) => running.proceed(),
             Launched::Darling(boot) => boot.proceed(),
         }
     }
@@ -170,6 +170,11 @@ impl Launched {
             Launched::Darling(boot) => boot.describe(),
         }
     }
+}
+
+fn is_ready(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
 }
 
 /// A wait status in words that follow the name of a process.

@@ -73,7 +73,7 @@ pub fn build_request(
         files: environment.files(&placeholders),
         inputs: inputs.into_iter().collect(),
         outputs: outputs(derivation, order, store)?,
-        network: if derivation.is_fixed() { Network::Host } else { Network::Loopback },
+        network: if derivation.is_fixed() { Network::Outside } else { Network::Loopback },
         limits: BuildLimits {
             wall: settings.timeout,
             silence: settings.max_silent_time,
@@ -186,7 +186,7 @@ mod tests {
         let hash = format!(r#"-t","r:sha256","{}")"#, "ab".repeat(32));
         let fixed = fixed.replace(r#"-t","","")"#, &hash);
         let request = request(&fixed, &["out"]).unwrap();
-        assert_eq!(request.network, Network::Host);
+        assert_eq!(request.network, Network::Outside);
         assert!(request.outputs[0].digest.is_some());
         assert!(request.env.iter().any(|(name, _)| &name[..] == b"NIX_OUTPUT_CHECKED"));
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -23,14 +23,12 @@ use nix::unistd::Pid;
 use protocol::frame;
 use protocol::hello::{Channel, Hello};
 
-use super::plan::{AgentGreeting, BootPlan, FromSlot, ToSlot};
+use super::plan::{AgentGreeting, BootPlan, FromSlot, SlotNetwork, ToSlot};
 use super::root::{self, AGENT_DIR};
 use super::store_view::StoreView;
-use super::{loopback, rights, tick::Ticker};
+use super::{capabilities, keyring, loopback, pasta, rights, tick::Ticker};
 use crate::guest::Launched;
 use crate::guest::login_streams::LoginStreams;
-use crate::mount;
-use crate::request::{BUILD_DIR, Network};
 
 /// proc(5). The host's /proc, before the slot has its own: it knows this process as well.
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
@@ -50,12 +48,6 @@ pub fn run(daemon: UnixStream) {
     };
     while let Some(event) = slot.next_event(&daemon) {
         let message = match event {
-            Event::Message(ToSlot::BuildDirectory, tree) => match show_build_directory(tree) {
-                Ok(()) => continue,
-                Err(error) => {
-                    FromSlot::Failed(format!("failed to show the build directory in the slot: {error}"))
-                }
-            },
             Event::Message(ToSlot::Show(names), _) => {
                 match names.iter().try_for_each(|name| slot.view.show(name)) {
                     Ok(()) => continue,
@@ -71,7 +63,9 @@ pub fn run(daemon: UnixStream) {
                 continue;
             }
             Event::Message(ToSlot::ShowEnd, _) => FromSlot::Shown,
-            Event::Message(ToSlot::Boot(_), _) => FromSlot::Failed("the slot is booted already".into()),
+            Event::Message(ToSlot::Boot(_) | ToSlot::TryPasta(_), _) => {
+                FromSlot::Failed("the slot is booted already".into())
+            }
             Event::Stalled(late) => FromSlot::Stalled(late.as_millis() as u64),
             Event::GuestEnded(reason) => FromSlot::Failed(reason),
         };
@@ -79,12 +73,6 @@ pub fn run(daemon: UnixStream) {
             return;
         }
     }
-}
-
-/// Mounts it over the slot's own build directory. That one's mount is shared, so the guest's copy of it gets it too.
-fn show_build_directory(mut tree: Vec<OwnedFd>) -> std::io::Result<()> {
-    let tree = tree.pop().ok_or_else(|| std::io::Error::other("none came with the message"))?;
-    mount::attach(tree, AT_FDCWD, &std::ffi::CString::new(BUILD_DIR)?)
 }
 
 fn log_in(guest: &mut Launched, number: u32, attached: Vec<OwnedFd>) {
@@ -98,6 +86,8 @@ struct Slot {
     children: SignalFd,
     ticker: Ticker,
     guest: Launched,
+    /// Gives the slot its network, if it has one that needs that.
+    pasta: Option<Pid>,
 }
 
 enum Event {
@@ -109,10 +99,12 @@ enum Event {
 fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
     let plan: BootPlan = match rights::receive(daemon).map_err(|error| error.to_string())? {
         Some((ToSlot::Boot(plan), _)) => *plan,
+        Some((ToSlot::TryPasta(plan), _)) => return try_pasta(daemon, &plan),
         Some(_) => return Err("the first message to a slot must be its plan".into()),
         None => return Ok(None),
     };
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    become_nobodys().map_err(|error| format!("failed to give up what the daemon has: {error}"))?;
     take_a_builders_chance_when_memory_runs_out(Path::new(OOM_SCORE))
         .map_err(|error| format!("failed to set the slot's OOM score: {error}"))?;
     let mut mask = SigSet::empty();
@@ -127,11 +119,16 @@ fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
         .create(true)
         .open(&plan.log)
         .map_err(|error| format!("failed to open {}: {error}", plan.log.display()))?;
+    let pasta = match &plan.network {
+        SlotNetwork::Loopback => {
+            loopback::up()
+                .map_err(|error| format!("failed to bring up the slot's loopback interface: {error}"))?;
+            None
+        }
+        SlotNetwork::Host => None,
+        SlotNetwork::Pasta(plan) => Some(pasta::enter(plan, &log).map_err(|error| error.to_string())?),
+    };
     let store = root::enter(&plan).map_err(|error| error.to_string())?;
-    if plan.network == Network::Loopback {
-        loopback::up()
-            .map_err(|error| format!("failed to bring up the slot's loopback interface: {error}"))?;
-    }
     let view = open(&plan.store, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(|error| format!("failed to open the store view: {error}"))?;
 
@@ -156,7 +153,25 @@ fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
         .map_err(|error| error.to_string())?;
     let ticker = Ticker::new(tick, plan.guest.ticks())
         .map_err(|error| format!("failed to start the slot's tick: {error}"))?;
-    Ok(Some(Slot { view: StoreView::new(store, view), children, ticker, guest: launched }))
+    let pasta = pasta.map(|child| Pid::from_raw(child.id() as i32));
+    Ok(Some(Slot { view: StoreView::new(store, view), children, ticker, guest: launched, pasta }))
+}
+
+/// Whether pasta can give a network is tried where it would: in a process that ends with the daemon's socket.
+fn try_pasta(daemon: &UnixStream, plan: &pasta::PastaPlan) -> Result<Option<Slot>, String> {
+    let log = std::fs::File::options().write(true).open("/dev/null").map_err(|error| error.to_string())?;
+    become_nobodys().map_err(|error| format!("failed to give up what the daemon has: {error}"))?;
+    pasta::enter(plan, &log).map_err(|error| error.to_string())?;
+    rights::send(daemon, &FromSlot::Shown, &[]).map_err(|error| error.to_string())?;
+    Ok(None)
+}
+
+/// Gives up what a daemon has from whoever started it: his terminal, which `/dev/tty` would lead to, his keys, and rights that
+/// nothing here uses.
+fn become_nobodys() -> Result<(), Box<dyn std::error::Error>> {
+    nix::unistd::setsid()?;
+    keyring::join_new()?;
+    Ok(capabilities::keep(&capabilities::KEPT)?)
 }
 
 /// The daemon may be one that the kernel is to spare; its builders are not.
@@ -293,6 +308,11 @@ impl Slot {
             if reap {
                 let _ = self.children.read_signal();
                 for (pid, status) in reap_all() {
+                    if self.pasta == Some(pid) {
+                        let reason =
+                            format!("pasta, which gave the slot its network, has ended ({status:?})");
+                        return Some(Event::GuestEnded(reason));
+                    }
                     if let Err(reason) = self.guest.ended(pid, &status) {
                         return Some(Event::GuestEnded(reason));
                     }

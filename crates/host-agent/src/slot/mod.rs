@@ -4,17 +4,29 @@
 //! that nobody else has. Its first process (`slot-init`) is its life: when that dies, for whatever reason, so does everything
 //! inside. Nothing here knows what a derivation is.
 
+pub mod capabilities;
+pub mod confinement;
 pub mod directory;
 pub mod init;
+pub mod kept;
+mod keyring;
+pub mod kill_everyone;
 pub mod lock;
 mod loopback;
+pub mod outside_network;
+pub mod pasta;
 pub mod plan;
+pub mod questions;
+pub mod refused_calls;
 pub(crate) mod rights;
 pub mod root;
+pub(crate) mod shared_memory;
 pub mod spawn;
 mod store_view;
 pub mod stuck_report;
+pub mod supervisor;
 mod tick;
+pub mod uid_processes;
 pub mod uids;
 
 use std::io;
@@ -28,12 +40,13 @@ use thiserror::Error;
 
 use crate::config::Config;
 use crate::guest::GuestPlan;
-use crate::request::Network;
 use crate::ssh::login::Login;
 use crate::store_path::StoreName;
 use directory::{DirectoryError, SlotDirectory, StateDirectory};
+use outside_network::NetworkLease;
 use plan::{AgentGreeting, BootPlan, FromSlot, ToSlot};
 use spawn::SlotInit;
+use uid_processes::HolderError;
 use uids::UidLease;
 
 /// How long `slot-init` may take for one step. Longer than its own limit for booting, so that its reason is heard.
@@ -53,14 +66,25 @@ pub struct Slot {
     pub uid: UidLease,
     /// Directories on the host.
     pub directory: SlotDirectory,
-    /// What of the network it has.
-    pub network: Network,
+    /// What of the network it has; kept from others until the slot is gone.
+    _network: NetworkLease,
     /// From start to the agent's handshake.
     pub boot: Duration,
     /// What the agent said then.
     pub greeting: AgentGreeting,
     init: SlotInit,
     agent: Option<UnixStream>,
+}
+
+/// What is left of a slot.
+#[derive(Debug)]
+pub struct Stopped {
+    /// Its directories.
+    pub directory: SlotDirectory,
+    /// Its uid.
+    pub uid: UidLease,
+    /// Whether that uid is nobody's now. If it is somebody's, what the slot has left is not to be trusted.
+    pub alone: Result<(), HolderError>,
 }
 
 /// Why there is no slot, or no longer.
@@ -72,6 +96,9 @@ pub enum SlotError {
          that forbid namespaces, on a kernel with mount, pid, net, ipc and uts namespaces"
     )]
     Namespaces(io::Error),
+    /// No uid.
+    #[error(transparent)]
+    Uid(#[from] uids::UidError),
     /// No directories.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -100,7 +127,7 @@ impl Slot {
         guest: GuestPlan,
         id: u32,
         uid: UidLease,
-        network: Network,
+        network: NetworkLease,
         login: Option<Login>,
     ) -> Result<Self, SlotError> {
         let started = Instant::now();
@@ -113,16 +140,17 @@ impl Slot {
             store: config.store_directory.clone(),
             log: directory.log(),
             tmpfs_bytes: config.limits.tmpfs_bytes,
-            network,
+            network: network.plan(),
             guest,
             login,
+            confinement: config.confinement(),
         };
-        let init = spawn::slot_init(network).map_err(SlotError::Namespaces)?;
+        let init = spawn::slot_init(network.namespace()).map_err(SlotError::Namespaces)?;
         init.socket.set_read_timeout(Some(STEP_LIMIT)).map_err(|error| SlotError::Frame(error.into()))?;
         let greeting =
             AgentGreeting { identity: Identity::made_of(""), version: 0, features: Features::default() };
         let mut slot =
-            Self { id, uid, directory, network, boot: Duration::ZERO, greeting, init, agent: None };
+            Self { id, uid, directory, _network: network, boot: Duration::ZERO, greeting, init, agent: None };
         slot.say(&ToSlot::Boot(Box::new(plan)))?;
         match slot.hear()? {
             (FromSlot::Booted(greeting), mut agent) if agent.len() == 1 => {
@@ -150,12 +178,6 @@ impl Slot {
                 (FromSlot::Booted(_), _) => {}
             }
         }
-    }
-
-    /// Shows a directory of the host, given as a detached mount, as the build directory. To be followed by
-    /// [`show`](Self::show), which also tells if this has failed; blocking.
-    pub fn show_build_directory(&self, tree: BorrowedFd<'_>) -> Result<(), SlotError> {
-        rights::send(&self.init.socket, &ToSlot::BuildDirectory, &[tree]).map_err(|error| self.broken(error))
     }
 
     /// Has a connection, of a number of its own, served by an `sshd`, which logs to `log`. Both are stream sockets
@@ -198,13 +220,17 @@ impl Slot {
         self.init.pid
     }
 
-    /// Ends everything inside and waits until it is dead; blocking. What is left: the directories and the uid.
-    pub fn stop(self) -> (SlotDirectory, UidLease) {
+    /// Ends everything inside, and whoever else has its uid, and waits until it is dead; blocking.
+    pub fn stop(self) -> Stopped {
         self.init.kill();
         if let Err(error) = self.init.wait() {
             tracing::error!(slot = self.id, %error, "failed to wait for the slot's end");
         }
-        (self.directory, self.uid)
+        let alone = self.uid.end_holders();
+        if let Err(error) = &alone {
+            tracing::error!(slot = self.id, %error, "somebody may still change what the slot has left");
+        }
+        Stopped { directory: self.directory, uid: self.uid, alone }
     }
 
     fn say(&self, message: &ToSlot) -> Result<(), SlotError> {

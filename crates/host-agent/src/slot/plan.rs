@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use protocol::hello::{Features, Identity};
 use serde::{Deserialize, Serialize};
 
+use super::confinement::Confinement;
+use super::pasta::PastaPlan;
 use crate::guest::GuestPlan;
-use crate::request::Network;
 use crate::ssh::login::Login;
 use crate::store_path::StoreName;
 
@@ -28,11 +29,24 @@ pub struct BootPlan {
     /// Size of `/tmp`, bytes.
     pub tmpfs_bytes: u64,
     /// What of the network there is.
-    pub network: Network,
+    pub network: SlotNetwork,
     /// What runs in it.
     pub guest: GuestPlan,
+    /// Under what the guest is started.
+    pub confinement: Confinement,
     /// The keys, if it can be logged into.
     pub login: Option<Login>,
+}
+
+/// What of the network a slot has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SlotNetwork {
+    /// A loopback interface of its own.
+    Loopback,
+    /// The host's.
+    Host,
+    /// One of its own, joined to the host's.
+    Pasta(PastaPlan),
 }
 
 /// To `slot-init`.
@@ -40,10 +54,10 @@ pub struct BootPlan {
 pub enum ToSlot {
     /// First message: boot.
     Boot(Box<BootPlan>),
+    /// First message instead: only try whether this gives a network. Answered by `Shown` or `Failed`.
+    TryPasta(PastaPlan),
     /// Show these store objects.
     Show(Vec<StoreName>),
-    /// Show the directory whose detached mount comes with this message as `/build`. Answered only if that fails.
-    BuildDirectory,
     /// Serve this connection, of this number, with an `sshd` of its own. Two stream sockets come with it, that one and
     /// one for what `sshd` logs; both end when it does. Never answered.
     Login(u32),

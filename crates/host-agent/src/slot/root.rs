@@ -13,15 +13,27 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, pivot_root, sethostname};
 use thiserror::Error;
 
-use super::plan::BootPlan;
+use super::plan::{BootPlan, SlotNetwork};
+use super::{pasta, shared_memory};
 use crate::mount::{Attributes, Extent, attach, clone_tree, set_attributes};
-use crate::request::{BUILD_DIR, Network};
+use crate::request::BUILD_DIR;
 use crate::ssh::login::{self, Login};
 
 /// Directory in the slot for the agent and its socket. Short: socket addresses are cut at 104 bytes inside Darling.
 pub const AGENT_DIR: &str = "/run/db";
 
 const COVERED_STORE: &str = "run/.store";
+
+/// Most pseudo-terminals of a slot; the machine's all have a limit together (kernel.pty.max, 4096).
+const TERMINALS: u32 = 256;
+
+/// Bytes of a tmpfs for which it may hold one file, of whatever size: an empty one takes a kilobyte of the kernel's memory.
+const BYTES_PER_FILE: u64 = 4096;
+
+/// Options of a tmpfs: bytes, and not more files than there could be with something in them.
+pub(crate) fn tmpfs_options(mode: &str, bytes: u64) -> String {
+    format!("mode={mode},size={bytes},nr_inodes={}", (bytes / BYTES_PER_FILE).max(64))
+}
 
 /// A step of making the root that failed.
 #[derive(Debug, Error)]
@@ -48,7 +60,7 @@ pub fn enter(plan: &BootPlan) -> Result<OwnedFd, RootError> {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .step(|| "make mounts private to the slot".into())?;
     let root = Root { path: &plan.mountpoint };
-    root.tmpfs("", "mode=0755,size=32m")?;
+    root.tmpfs("", &tmpfs_options("0755", 32 << 20))?;
     for directory in
         ["dev", "etc", "proc", "tmp", "run", &AGENT_DIR[1..], "nix", "var", "Volumes", &BUILD_DIR[1..]]
     {
@@ -56,7 +68,7 @@ pub fn enter(plan: &BootPlan) -> Result<OwnedFd, RootError> {
     }
     root.devices()?;
     root.accounts(plan)?;
-    root.tmpfs("tmp", &format!("mode=1777,size={}", plan.tmpfs_bytes))?;
+    root.tmpfs("tmp", &tmpfs_options("1777", plan.tmpfs_bytes))?;
     mount(
         Some("proc"),
         &root.at("proc"),
@@ -65,18 +77,20 @@ pub fn enter(plan: &BootPlan) -> Result<OwnedFd, RootError> {
         none,
     )
     .step(|| "mount /proc in the slot".into())?;
+    shared_memory::limit(&root.at("proc"), plan.tmpfs_bytes)
+        .step(|| "limit shared memory in the slot".into())?;
 
     let guarded = Attributes { no_suid: true, no_dev: true, ..Attributes::default() };
     let store = plan.store.strip_prefix("/").unwrap_or(&plan.store);
     // Shared: what is mounted there later appears in a guest that has mounts of its own as well.
     let shared = Attributes { propagation: libc::MS_SHARED, ..guarded };
     root.bind(&plan.view, store, shared)?;
-    root.bind(&plan.build, &BUILD_DIR[1..], shared)?;
+    root.bind(&plan.build, &BUILD_DIR[1..], guarded)?;
     for path in plan.guest.host_paths() {
         root.show(&path)?;
     }
-    if plan.network == Network::Host {
-        root.network_files()?;
+    if plan.network != SlotNetwork::Loopback {
+        root.network_files(&plan.network)?;
     }
     plan.guest.furnish(&root, plan)?;
     if let Some(login) = &plan.login {
@@ -98,6 +112,11 @@ pub fn enter(plan: &BootPlan) -> Result<OwnedFd, RootError> {
     chdir("/").step(|| "enter the slot's root".into())?;
     sethostname("localhost").step(|| "name the slot's host".into())?;
     Ok(covered)
+}
+
+/// Options of the tmpfs that is a slot's `/dev/shm`.
+pub(crate) fn shm_options() -> String {
+    tmpfs_options("1777", 64 << 20)
 }
 
 /// The new root while it is being built, at its place in the host's tree.
@@ -188,7 +207,7 @@ impl Root<'_> {
     }
 
     fn devices(&self) -> Result<(), RootError> {
-        self.tmpfs("dev", "mode=0755,size=1m")?;
+        self.tmpfs("dev", &tmpfs_options("0755", 4 << 20))?;
         for device in ["null", "zero", "full", "random", "urandom", "tty"] {
             let inside = format!("dev/{device}");
             self.bind(
@@ -203,11 +222,11 @@ impl Root<'_> {
             &self.at("dev/pts"),
             Some("devpts"),
             MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
-            Some("newinstance,ptmxmode=0666,mode=0620"),
+            Some(format!("newinstance,ptmxmode=0666,mode=0620,max={TERMINALS}").as_str()),
         )
         .step(|| "mount /dev/pts in the slot".into())?;
         self.directory("dev/shm")?;
-        self.tmpfs("dev/shm", "mode=1777,size=64m")?;
+        self.tmpfs("dev/shm", &shm_options())?;
         for (name, target) in [
             ("ptmx", "pts/ptmx"),
             ("fd", "/proc/self/fd"),
@@ -241,7 +260,7 @@ impl Root<'_> {
     fn login_files(&self, login: &Login, uid: u32) -> Result<(), RootError> {
         let directory = Path::new(login::DIRECTORY);
         self.directory(directory)?;
-        self.tmpfs(directory, "mode=0755,size=1m")?;
+        self.tmpfs(directory, &tmpfs_options("0755", 1 << 20))?;
         for file in login.files() {
             let inside = directory.join(file.name);
             self.file(&inside, file.contents.as_bytes())?;
@@ -258,10 +277,13 @@ impl Root<'_> {
     }
 
     /// What a fixed-output build needs to find and trust a server.
-    fn network_files(&self) -> Result<(), RootError> {
+    fn network_files(&self, network: &SlotNetwork) -> Result<(), RootError> {
         for name in ["etc/resolv.conf", "etc/services", "etc/hosts"] {
             // Copied, not bound: on many hosts these are links to places that the slot does not have.
-            if let Ok(contents) = fs::read(Path::new("/").join(name)) {
+            if let Ok(mut contents) = fs::read(Path::new("/").join(name)) {
+                if name == "etc/resolv.conf" && matches!(network, SlotNetwork::Pasta(_)) {
+                    contents = asking_pasta(&contents);
+                }
                 self.file(name, &contents)?;
             }
         }
@@ -272,6 +294,17 @@ impl Root<'_> {
         }
         Ok(())
     }
+}
+
+/// A resolv.conf(5) with pasta's resolver in the place of the host's, which may be one on its loopback.
+fn asking_pasta(host: &[u8]) -> Vec<u8> {
+    let others = host.split_inclusive(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"nameserver"));
+    let mut asking = others.collect::<Vec<_>>().concat();
+    if asking.last().is_some_and(|last| *last != b'\n') {
+        asking.push(b'\n');
+    }
+    asking.extend_from_slice(format!("nameserver {}\n", pasta::RESOLVER).as_bytes());
+    asking
 }
 
 /// Sets the mode of a path.
@@ -286,4 +319,26 @@ fn cwd() -> std::os::fd::BorrowedFd<'static> {
 fn path_cstring(path: &Path) -> io::Result<std::ffi::CString> {
     use std::os::unix::ffi::OsStrExt;
     Ok(std::ffi::CString::new(path.as_os_str().as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pasta_is_asked_in_the_place_of_the_hosts_resolvers() {
+        let host =
+            b"# made by hand\nnameserver 127.0.0.53\noptions edns0\nnameserver ::1\nsearch example.org";
+        assert_eq!(
+            String::from_utf8_lossy(&asking_pasta(host)),
+            "# made by hand\noptions edns0\nsearch example.org\nnameserver 169.254.1.1\n"
+        );
+        assert_eq!(asking_pasta(b""), b"nameserver 169.254.1.1\n");
+    }
+
+    #[test]
+    fn a_tmpfs_holds_no_more_files_than_could_have_something_in_them() {
+        assert_eq!(tmpfs_options("1777", 64 << 20), "mode=1777,size=67108864,nr_inodes=16384");
+        assert_eq!(tmpfs_options("0755", 4096), "mode=0755,size=4096,nr_inodes=64");
+    }
 }

@@ -11,8 +11,6 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-use crate::request::Network;
-
 /// Descriptor of the daemon's socket in `slot-init`.
 pub const DAEMON_FD: RawFd = 3;
 
@@ -27,9 +25,17 @@ pub struct SlotInit {
     pub socket: UnixStream,
 }
 
-/// Starts `slot-init` in new mount, pid, ipc and uts namespaces, and a new network namespace unless `network` is the
-/// host's. Needs CAP_SYS_ADMIN.
-pub fn slot_init(network: Network) -> io::Result<SlotInit> {
+/// The network namespace that a slot's first process begins in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkNamespace {
+    /// A new one.
+    Own,
+    /// That of the host.
+    Hosts,
+}
+
+/// Starts `slot-init` in new mount, pid, ipc and uts namespaces, and in this network namespace. Needs CAP_SYS_ADMIN.
+pub fn slot_init(network: NetworkNamespace) -> io::Result<SlotInit> {
     let (ours, theirs) = UnixStream::pair()?;
     // The running binary, also if its file was replaced by an upgrade meanwhile.
     let program = File::open("/proc/self/exe")?;
@@ -40,8 +46,8 @@ pub fn slot_init(network: Network) -> io::Result<SlotInit> {
 
     let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     let namespaces = match network {
-        Network::Loopback => namespaces | libc::CLONE_NEWNET,
-        Network::Host => namespaces,
+        NetworkNamespace::Own => namespaces | libc::CLONE_NEWNET,
+        NetworkNamespace::Hosts => namespaces,
     };
     let mut pidfd: RawFd = -1;
     // SAFETY: all-zero is a valid clone_args: no stack (the child goes on on a copy of ours), no tid pointers.

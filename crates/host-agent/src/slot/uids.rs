@@ -1,37 +1,103 @@
 //! Uids of slots: one for each, never shared while anything of a slot is left.
+//!
+//! Given out in rotation, from a place that differs each time the daemon starts: so a uid comes back as late as possible, and
+//! nobody knows when. Before it does, whoever has it is killed ([`super::uid_processes`]).
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::{BuildHasher, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Most slots at once; with `uid-base` this bounds the range that must be free of other accounts.
-pub const UIDS: u32 = 1 << 16;
+use thiserror::Error;
+
+use super::uid_processes::{HolderError, end_all};
+use crate::config::Config;
+
+/// The last of the range are for slots that are no daemon's (`host-agent doctor`).
+pub const NOT_THE_DAEMONS: u32 = 256;
+
+/// Why a slot has no uid.
+#[derive(Debug, Error)]
+pub enum UidError {
+    /// As many slots as uids.
+    #[error("failed to find a free uid for a slot: all {0} are in use; see `uid-count`")]
+    AllInUse(u32),
+    /// Somebody has each that was tried.
+    #[error(transparent)]
+    Held(#[from] HolderError),
+}
 
 /// The uids that are in use.
 #[derive(Debug, Clone)]
 pub struct Uids {
     base: u32,
-    used: Arc<Mutex<BTreeSet<u32>>>,
+    count: u32,
+    turn: Arc<Mutex<Turn>>,
+}
+
+#[derive(Debug)]
+struct Turn {
+    /// Where to look next, from the base.
+    next: u32,
+    used: BTreeSet<u32>,
 }
 
 /// A uid that is one slot's alone; free again when dropped.
 #[derive(Debug)]
 pub struct UidLease {
     uid: u32,
-    used: Arc<Mutex<BTreeSet<u32>>>,
+    turn: Arc<Mutex<Turn>>,
 }
 
 impl Uids {
-    /// The range that starts at `base`.
-    pub fn new(base: u32) -> Self {
-        Self { base, used: Arc::default() }
+    /// Those of the configuration that are the daemon's.
+    pub fn of_daemon(config: &Config) -> Self {
+        Self::new(config.uid_base, config.uid_count.saturating_sub(NOT_THE_DAEMONS))
     }
 
-    /// The lowest uid that is free, or `None` when all [`UIDS`] are taken.
-    pub fn lease(&self) -> Option<UidLease> {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let uid = (self.base..self.base + UIDS).find(|uid| !used.contains(uid))?;
-        used.insert(uid);
-        Some(UidLease { uid, used: Arc::clone(&self.used) })
+    /// Those of the configuration that are not.
+    pub fn of_others(config: &Config) -> Self {
+        let first = config.uid_base + config.uid_count.saturating_sub(NOT_THE_DAEMONS);
+        Self::new(first, NOT_THE_DAEMONS)
+    }
+
+    fn new(base: u32, count: u32) -> Self {
+        let random = std::hash::RandomState::new().build_hasher().finish() as u32;
+        let turn = Turn { next: random % count.max(1), used: BTreeSet::new() };
+        Self { base, count, turn: Arc::new(Mutex::new(turn)) }
+    }
+
+    /// Kills whoever has any of them, which an earlier daemon may have left; how many there were.
+    pub fn clear(&self) -> Result<usize, HolderError> {
+        end_all(&(self.base..self.base + self.count))
+    }
+
+    /// The next uid that is free and that nobody has; blocking. One that somebody has who does not die is never given out.
+    pub fn lease(&self) -> Result<UidLease, UidError> {
+        let mut held = None;
+        // A few processes may be immortal for a while; if all are, that is told.
+        for _ in 0..8 {
+            let Some(lease) = self.take_turn() else { break };
+            match lease.end_holders() {
+                Ok(()) => return Ok(lease),
+                Err(error) => {
+                    std::mem::forget(lease);
+                    held = Some(error);
+                }
+            }
+        }
+        Err(held.map_or(UidError::AllInUse(self.count), UidError::Held))
+    }
+
+    fn take_turn(&self) -> Option<UidLease> {
+        let mut turn = locked(&self.turn);
+        for _ in 0..self.count {
+            let uid = self.base + turn.next;
+            turn.next = (turn.next + 1) % self.count;
+            if turn.used.insert(uid) {
+                return Some(UidLease { uid, turn: Arc::clone(&self.turn) });
+            }
+        }
+        None
     }
 }
 
@@ -40,12 +106,29 @@ impl UidLease {
     pub fn uid(&self) -> u32 {
         self.uid
     }
+
+    /// Kills whoever has it, wherever that runs; blocking.
+    pub fn end_holders(&self) -> Result<(), HolderError> {
+        match end_all(&(self.uid..self.uid + 1))? {
+            0 => {}
+            ended => tracing::error!(
+                uid = self.uid,
+                ended,
+                "processes outside of a slot had its uid, which should be impossible; they were killed"
+            ),
+        }
+        Ok(())
+    }
 }
 
 impl Drop for UidLease {
     fn drop(&mut self) {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.uid);
+        locked(&self.turn).used.remove(&self.uid);
     }
+}
+
+fn locked(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
+    turn.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -53,12 +136,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uid_is_leased_once_and_free_again_after_its_lease() {
-        let uids = Uids::new(5000);
+    fn uids_go_round_the_whole_range_before_one_comes_back() {
+        let uids = Uids::new(2_147_400_000, 5);
         let first = uids.lease().unwrap();
-        let second = uids.lease().unwrap();
-        assert_eq!((first.uid(), second.uid()), (5000, 5001));
+        let round: BTreeSet<u32> = (0..4).map(|_| uids.lease().unwrap().uid()).collect();
+        assert!(round.len() == 4 && !round.contains(&first.uid()), "{first:?} {round:?}");
+        // The one that is in use is passed over.
+        let again: Vec<u32> = (0..4).map(|_| uids.lease().unwrap().uid()).collect();
+        assert!(!again.contains(&first.uid()), "{again:?}");
+        let freed = first.uid();
         drop(first);
-        assert_eq!(uids.lease().unwrap().uid(), 5000);
+        assert!((0..5).any(|_| uids.lease().unwrap().uid() == freed));
+    }
+
+    #[test]
+    fn no_more_are_leased_than_there_are() {
+        let uids = Uids::new(2_147_410_000, 2);
+        let leases = [uids.lease().unwrap(), uids.lease().unwrap()];
+        assert!(matches!(uids.lease(), Err(UidError::AllInUse(2))));
+        drop(leases);
+        uids.lease().unwrap();
+    }
+
+    #[test]
+    fn the_daemons_and_the_others_are_apart_and_both_in_the_range() {
+        let config = Config { uid_base: 5000, uid_count: 1024, ..Config::default() };
+        let (daemon, others) = (Uids::of_daemon(&config), Uids::of_others(&config));
+        assert_eq!((daemon.base, daemon.count), (5000, 768));
+        assert_eq!((others.base, others.count), (5768, 256));
     }
 }

@@ -37,7 +37,7 @@ fn a_wrong_configuration_is_an_error_that_names_the_key() {
       |
     1 | max-job = 3
       | ^^^^^^^
-    unknown field `max-job`, expected one of `socket`, `systems`, `guest`, `max-jobs`, `warm-slots`, `idle-timeout-seconds`, `retry-stalled`, `queue-limit`, `state-directory`, `store-directory`, `supported-features`, `mandatory-features`, `speed-factor`, `build-group`, `allowed-uids`, `uid-base`, `agent`, `limits`, `external-builder`, `darling`, `ssh`
+    unknown field `max-job`, expected one of `socket`, `systems`, `guest`, `max-jobs`, `warm-slots`, `idle-timeout-seconds`, `retry-stalled`, `queue-limit`, `state-directory`, `store-directory`, `supported-features`, `mandatory-features`, `speed-factor`, `build-group`, `allowed-uids`, `uid-base`, `uid-count`, `allow-user-namespaces`, `fixed-output-network`, `pasta`, `agent`, `limits`, `external-builder`, `darling`, `ssh`
     ");
     insta::assert_snapshot!(with_config("max-jobs = 0\n"), @"
     host-agent: failed to understand the configuration DIR/config.toml:

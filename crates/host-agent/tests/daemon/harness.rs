@@ -25,6 +25,9 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 /// First uid of these daemons' slots. Each daemon of this process gets a range of its own; Darwin's uids are signed.
 const UID_BASE: u32 = 2_010_000_000;
 
+/// Uids of one daemon's slots, and a few more.
+pub const UIDS: u32 = 1024;
+
 /// Says why a test is skipped, if it must be.
 pub fn skipped() -> bool {
     let reason = if !nix::unistd::geteuid().is_root() {
@@ -65,6 +68,25 @@ pub struct Daemon {
     log: Arc<Mutex<Vec<String>>>,
 }
 
+/// Does something as this user and group. Of a connection the kernel notes whose thread made it (SO_PEERCRED), and whoever has
+/// it afterwards does not matter.
+#[expect(unsafe_code, reason = "glibc's calls change all threads, and these only the one that does it")]
+pub fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
+    let done = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: plain system calls on the credentials of a thread that ends with its work.
+            let changed = unsafe {
+                libc::syscall(libc::SYS_setresgid, uid, uid, uid)
+                    | libc::syscall(libc::SYS_setresuid, uid, uid, uid)
+            };
+            assert_eq!(changed, 0);
+            work()
+        });
+        thread.join()
+    });
+    done.unwrap()
+}
+
 /// A finished build.
 pub struct Done {
     pub report: BuildReport,
@@ -83,13 +105,13 @@ impl Daemon {
         let directory = tempfile::Builder::new().prefix("dbt").tempdir().unwrap();
         std::fs::create_dir(directory.path().join("store")).unwrap();
         let uid_base =
-            UID_BASE + (std::process::id() % 1000) * 70_000 + NEXT.fetch_add(1, Ordering::SeqCst) * 1000;
+            UID_BASE + (std::process::id() % 1000) * 70_000 + NEXT.fetch_add(1, Ordering::SeqCst) * UIDS;
         let path = directory.path().display();
         std::fs::write(
             directory.path().join("config.toml"),
             format!(
                 "socket = \"{path}/s\"\n{}state-directory = \"{path}/state\"\n\
-                 store-directory = \"{path}/store\"\nuid-base = {uid_base}\n{extra}\n",
+                 store-directory = \"{path}/store\"\nuid-base = {uid_base}\nuid-count = {UIDS}\n{extra}\n",
                 guest()
             ),
         )
@@ -191,6 +213,14 @@ impl Daemon {
         client
     }
 
+    /// The same, asked for by another user.
+    pub fn submit_as(&self, uid: u32, request: &BuildRequest) -> Client {
+        let mut client = as_user(uid, || self.connect());
+        assert!(matches!(client.reserve().unwrap(), Place::Reserved { .. }));
+        client.submit(request).unwrap();
+        client
+    }
+
     /// Runs a build to its end.
     pub fn build(&self, request: &BuildRequest) -> Done {
         finish(self.submit(request))
@@ -229,7 +259,7 @@ impl Daemon {
             let Ok(status) = std::fs::read_to_string(entry.path().join("status")) else { continue };
             let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"));
             let uid = uid.and_then(|line| line.split_whitespace().next()?.parse::<u32>().ok());
-            if uid.is_some_and(|uid| (self.uid_base..self.uid_base + 1000).contains(&uid)) {
+            if uid.is_some_and(|uid| (self.uid_base..self.uid_base + UIDS).contains(&uid)) {
                 let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
                 let command = String::from_utf8_lossy(&command).replace('\0', " ");
                 found.push((entry.file_name().to_str().unwrap().parse().unwrap(), command));

@@ -12,6 +12,8 @@ mod external;
 mod front_door;
 mod harness;
 mod hermetic;
+mod kept;
+mod lent;
 mod limits;
 mod peers;
 mod results;

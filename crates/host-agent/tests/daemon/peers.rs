@@ -1,34 +1,20 @@
 //! Peers of any uid that say what they like: connections as the daemon sees them, without another program.
 
-#![expect(unsafe_code, reason = "a thread of another uid than its process's")]
-
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use host_agent::control::message::{CONTROL_VERSION, FromDaemon, FrontEndName, REQUEST_PART, ToDaemon};
 use host_agent::request::{BuildReport, BuildRequest};
 use protocol::frame;
 
-use crate::harness::{Daemon, LIMIT};
+use crate::harness::{Daemon, LIMIT, as_user};
 
-/// Makes these connections as this uid and group: the kernel notes whose thread connects (SO_PEERCRED), and whoever has the
-/// connection afterwards does not matter. Less than `count` if the daemon's queue of connections is full.
+/// Makes these connections as this user; less than `count` if the daemon's queue of connections is full.
 pub fn connect_as(daemon: &Daemon, uid: u32, count: usize) -> Vec<UnixStream> {
     daemon.let_others_in();
-    let socket: PathBuf = daemon.socket();
-    let thread = std::thread::spawn(move || {
-        // Of this thread alone; glibc's functions would change all.
-        // SAFETY: plain system calls on numbers; the thread does nothing but connect, and ends.
-        let changed = unsafe {
-            libc::syscall(libc::SYS_setresgid, uid, uid, uid) == 0
-                && libc::syscall(libc::SYS_setresuid, uid, uid, uid) == 0
-        };
-        assert!(changed);
-        (0..count).map_while(|_| UnixStream::connect(&socket).ok()).collect()
-    });
-    thread.join().unwrap()
+    let socket = daemon.socket();
+    as_user(uid, || (0..count).map_while(|_| UnixStream::connect(&socket).ok()).collect())
 }
 
 /// A peer that speaks the daemon's protocol.

@@ -18,13 +18,16 @@ use nix::unistd::Pid;
 use super::logins::Logins;
 use super::shellspawn::{self, Program};
 use super::socket_watch::SocketWatch;
-use super::supervisor::Supervisor;
 use super::vital::VitalProcesses;
-use super::{AGENT_NAME, PREFIX, PREFIX_HOME, Plan, SYSTEM_ROOT, binds, is_ready, launcher};
-use crate::guest::how_it_ended;
+use super::{
+    AGENT_NAME, PREFIX, PREFIX_HOME, Plan, SYSTEM_ROOT, binds, launcher, remark_repair, signal_repair,
+};
 use crate::guest::login_streams::LoginStreams;
+use crate::guest::{how_it_ended, is_ready};
 use crate::slot::plan::BootPlan;
+use crate::slot::questions::{Answer, Asked, Call, Listener};
 use crate::slot::root::AGENT_DIR;
+use crate::slot::supervisor::Supervisor;
 
 /// Between two attempts to reach shellspawn.
 const REFUSED_PAUSE: Duration = Duration::from_millis(1);
@@ -37,11 +40,12 @@ const ATTEMPTS: u32 = 5;
 pub struct Boot {
     uid: u32,
     store: PathBuf,
+    shared_bytes: u64,
     log: File,
     launcher: Pid,
     stage: Stage,
     attempts: u32,
-    supervisor: Option<Supervisor>,
+    supervisor: Supervisor,
     vital: VitalProcesses,
     logins: Logins,
     started: Instant,
@@ -70,11 +74,11 @@ impl Boot {
         let socket = Path::new(PREFIX).join(shellspawn::SOCKET);
         let watch = SocketWatch::new(Path::new(PREFIX_HOME), socket)?;
         let started = Instant::now();
-        let questions = plan.questions(boot.login.is_some());
-        let (launcher, supervisor) = launcher::boot(&plan.launcher, boot.uid, plan.repairs, questions, log)?;
+        let (launcher, supervisor) = launcher::boot(plan, boot, log)?;
         Ok(Self {
             uid: boot.uid,
             store: boot.store.clone(),
+            shared_bytes: boot.tmpfs_bytes,
             log: log.try_clone()?,
             launcher,
             stage: Stage::Booting(watch),
@@ -102,19 +106,16 @@ impl Boot {
             Stage::Started { shellspawn, .. } => Some(shellspawn.as_fd()),
             Stage::Reaching(_) | Stage::Connected { .. } | Stage::Moving => None,
         };
-        let calls = self.supervisor.as_ref().map(Supervisor::listener);
+        let calls = std::iter::once(self.supervisor.listener());
         stage.into_iter().chain(calls).chain(self.vital.watched()).chain(self.logins.watched()).collect()
     }
 
     /// Does what can be done now.
     pub(in crate::guest) fn proceed(&mut self) -> Result<(), String> {
-        if let Some(supervisor) = &self.supervisor
-            && is_ready(supervisor.listener())
-            && let Err(error) = supervisor.answer()
-        {
+        if is_ready(self.supervisor.listener()) {
             // Without it a crashing program takes its script along: better no build than such a one.
-            self.supervisor = None;
-            return Err(format!("failed to supervise signals in Darling: {error}"));
+            let answered = self.supervisor.answer(repaired);
+            answered.map_err(|error| format!("failed to supervise signals in Darling: {error}"))?;
         }
         if let Some(reason) = self.vital.ended() {
             return Err(reason);
@@ -144,6 +145,7 @@ impl Boot {
             Stage::Started { container, shellspawn } => Stage::Connected { container, shellspawn },
             stage => stage,
         };
+        self.supervisor.agent_is(pid);
         // If it is gone already, its connection says so.
         let _ = self.vital.add("the agent", pid);
     }
@@ -173,7 +175,7 @@ impl Boot {
         let server = server().ok_or("failed to learn which process is Darling's server")?;
         self.vital = VitalProcesses::of_server(server)
             .map_err(|error| format!("failed to watch Darling's server: {error}"))?;
-        let container = binds::into_container(server, prefix, &self.store)
+        let container = binds::into_container(server, prefix, &self.store, self.shared_bytes)
             .map_err(|error| format!("failed to show the store and /build inside Darling: {error}"))?;
         // It would wake up after whole seconds to run a program that nobody waits for.
         let _ = kill(self.launcher, Signal::SIGKILL);
@@ -248,6 +250,18 @@ impl Boot {
         use std::io::Write;
         let _ = writeln!(&self.log, "[{:.3} s] {what}", self.started.elapsed().as_secs_f64());
     }
+}
+
+/// Answers calls by the repair that each is for.
+fn repaired(listener: &Listener, asked: Asked) -> Answer {
+    let done = match asked.call {
+        Call::KillGroup(signal) => signal_repair::signal_caller(listener, asked, signal).map(|()| 0),
+        Call::Write(address) => {
+            remark_repair::is_remark(listener, asked, address).then_some(i64::from(remark_repair::LENGTH))
+        }
+        Call::KillEveryone(_) => None,
+    };
+    done.map_or(Answer::LetHappen, Answer::Done)
 }
 
 /// A connection to the container's shellspawn. Its socket is known by the inode of the container's overlay, so the way to

@@ -9,8 +9,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use super::is_ready;
 use super::shellspawn::{self, Program};
+use crate::guest::is_ready;
 use crate::guest::login_streams::LoginStreams;
 use crate::ssh::login;
 

@@ -16,11 +16,9 @@ mod logins;
 mod prefix;
 mod remark_repair;
 pub mod remarks;
-mod seccomp;
 mod shellspawn;
 mod signal_repair;
 mod socket_watch;
-mod supervisor;
 mod terminal_names;
 mod vital;
 
@@ -28,11 +26,9 @@ pub use boot::Boot;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -40,9 +36,9 @@ use super::agent_file::{self, AgentFileError};
 use crate::config::Config;
 use crate::mount::Attributes;
 use crate::slot::plan::BootPlan;
-use crate::slot::root::{AGENT_DIR, Root, RootError};
+use crate::slot::questions::Questions;
+use crate::slot::root::{AGENT_DIR, Root, RootError, tmpfs_options};
 use crate::slot::stuck_report::Process;
-use seccomp::Questions;
 
 /// File name of the agent for this guest.
 pub const AGENT_NAME: &str = "darwin-agent-macho";
@@ -122,7 +118,8 @@ impl Plan {
             terminal_names::make(root, uid)?;
         }
         root.directory(PREFIX_HOME)?;
-        root.tmpfs(PREFIX_HOME, &format!("mode=0700,uid={uid},gid={uid},size={}", self.prefix_bytes))?;
+        let owner = format!(",uid={uid},gid={uid}");
+        root.tmpfs(PREFIX_HOME, &(tmpfs_options("0700", self.prefix_bytes) + &owner))?;
         root.bind(
             &self.agent,
             format!("{}/{AGENT_NAME}", &AGENT_DIR[1..]),
@@ -137,10 +134,9 @@ impl Plan {
     }
 
     /// Which calls the slot's processes are asked about.
-    fn questions(&self, login: bool) -> Option<Questions> {
+    fn questions(&self, login: bool) -> Questions {
         let writes = (login && self.repairs.remarks).then_some(remark_repair::LENGTH);
-        let questions = Questions { kills: self.repairs.signals, writes };
-        (questions.kills || writes.is_some()).then_some(questions)
+        Questions { group_kills: self.repairs.signals, writes }
     }
 
     /// What it says of a slot that hangs; see [`crate::slot::stuck_report`].
@@ -167,11 +163,6 @@ pub fn launcher(config: &Config) -> Result<PathBuf, DarlingError> {
     launcher
         .canonicalize()
         .map_err(|error| DarlingError::Launcher(format!("{}: {error}", launcher.display())))
-}
-
-fn is_ready(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
 }
 
 fn on_path() -> Option<PathBuf> {

@@ -4,13 +4,13 @@
 //! its way to every command, when descriptor 1 is the command's output already: each begins with that line twice, and
 //! sftp, which takes it for the protocol, ends.
 //!
-//! The cure, from outside: writes of that length to descriptor 1 are asked about ([`super::seccomp`]), and those of that text
+//! The cure, from outside: writes of that length to descriptor 1 are asked about ([`crate::slot::questions`]), and those of that text
 //! by an `sshd` succeed without being made. What any other program writes is not altered.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use super::seccomp::{Asked, Listener};
+use crate::slot::questions::{Asked, Listener};
 use crate::ssh::login::SSHD;
 
 /// What is not written. The number is that of the question for open descriptors (`PROC_PIDLISTFDS`).

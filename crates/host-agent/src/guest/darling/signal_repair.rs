@@ -4,7 +4,7 @@
 //! the signal and calling `kill(0, signal)`. It means its own process; 0 is the whole process group, so
 //! `sleep 30 & kill $!` ends the script, and a configure test that crashes ends configure.
 //!
-//! The cure, from outside: `kill(0, …)` is asked about here ([`super::seccomp`]). The emulation gives itself away: Darling's
+//! The cure, from outside: `kill(0, …)` is asked about ([`crate::slot::questions`]). The emulation gives itself away: Darling's
 //! handlers run with all standard signals blocked, and it has just reset the signal that it sends. Then the signal goes to
 //! the caller alone; any other call happens as it was made. A signal is never sent to anything but the caller.
 
@@ -13,8 +13,8 @@ use std::fs;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::seccomp::{Asked, Listener};
 use crate::pidfd;
+use crate::slot::questions::{Asked, Listener};
 
 /// Signals 1 to 28 but KILL and STOP, which can't be blocked: the mask of Darling's handlers. It blocks 29 to 31 as well and
 /// then unblocks what its server needs, so these tell nothing.

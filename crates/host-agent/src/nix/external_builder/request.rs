@@ -142,7 +142,7 @@ pub fn build_request(json: &BuildJson, config: &Config) -> Result<(BuildRequest,
             .into_iter()
             .map(|(name, path)| OutputRequest { name, path, wanted: true, digest: None })
             .collect(),
-        network: if fixed == FixedOutput::Proven { Network::Host } else { Network::Loopback },
+        network: if fixed == FixedOutput::Proven { Network::Outside } else { Network::Loopback },
         // Time, silence and the log's size are for Nix to limit.
         limits: BuildLimits::default(),
         keep_failed: false,
