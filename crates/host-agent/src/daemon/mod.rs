@@ -41,6 +41,8 @@ use crate::config::Config;
 use crate::control::message::REQUESTS_MAX;
 use crate::guest::{GuestError, GuestPlan};
 use crate::slot::directory::{self, DirectoryError, StateDirectory};
+use crate::slot::uid_range::UidRangeError;
+use crate::slot::uids::Uids;
 use door::Door;
 use listener::ListenError;
 use places::Places;
@@ -58,6 +60,9 @@ pub enum DaemonError {
     /// Its directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// Its slots' uids.
+    #[error(transparent)]
+    Uids(#[from] UidRangeError),
     /// Its guest.
     #[error("failed to prepare the guest: {0}")]
     Guest(#[from] GuestError),
@@ -144,7 +149,8 @@ async fn serve(config: Config, descriptors: usize) -> Result<(), DaemonError> {
     let (ssh, ssh_listener) = Ssh::open(&config).await?.unzip();
     let (mode, _) = watch::channel(Mode::Running);
     let registry = Arc::new(Registry::new());
-    let pool = Pool::new(config.clone(), Arc::clone(&state), guest, Arc::clone(&registry));
+    let uids = Uids::of_daemon(&config)?;
+    let pool = Pool::new(config.clone(), Arc::clone(&state), guest, uids, Arc::clone(&registry));
     pool.prove().await.map_err(|error| DaemonError::FirstSlot(error.to_string()))?;
     let listener = listener::Listener::open(&config.socket)?;
     let daemon = Arc::new(Daemon {

@@ -45,9 +45,9 @@ impl Pool {
         config: Config,
         state: Arc<StateDirectory>,
         guest: GuestPlan,
+        uids: Uids,
         registry: Arc<Registry>,
     ) -> Self {
-        let uids = Uids::of_daemon(&config);
         Self {
             shared: Arc::new(Shared {
                 config,

@@ -1,4 +1,4 @@
-//! The lock that keeps a second daemon away from a daemon's directory.
+//! The lock that keeps a second daemon away from a daemon's directory, and files that are there to be locked.
 //!
 //! Whoever can open a file can hold a lock of it (flock(2)), so the file is root's alone to open, also where an older release
 //! has made it readable. Somebody who opened it before that may still hold one; so the error names who does.
@@ -45,19 +45,25 @@ pub enum LockError {
 /// Takes the lock, which lasts until what is returned is dropped.
 pub fn take(path: &Path) -> Result<Flock<File>, LockError> {
     let failed = |error| LockError::Io { path: path.to_owned(), error };
+    let file = open(path).map_err(failed)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(file, _)| LockError::Held { path: path.to_owned(), holder: holder(&file) })
+}
+
+/// Opens a file that is there to be locked, made if it is missing, that nobody but root can open.
+pub(super) fn open(path: &Path) -> io::Result<File> {
     let file = File::options()
         .create(true)
         .truncate(false)
+        .read(true)
         .write(true)
         .mode(MODE)
         .custom_flags(OFlag::O_NOFOLLOW.bits())
-        .open(path)
-        .map_err(failed)?;
-    if file.metadata().map_err(failed)?.mode() & 0o7777 != MODE {
-        file.set_permissions(Permissions::from_mode(MODE)).map_err(failed)?;
+        .open(path)?;
+    if file.metadata()?.mode() & 0o7777 != MODE {
+        file.set_permissions(Permissions::from_mode(MODE))?;
     }
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|(file, _)| LockError::Held { path: path.to_owned(), holder: holder(&file) })
+    Ok(file)
 }
 
 /// Who holds a lock of the file, as far as /proc tells.

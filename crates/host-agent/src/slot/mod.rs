@@ -27,6 +27,7 @@ pub mod stuck_report;
 pub mod supervisor;
 mod tick;
 pub mod uid_processes;
+pub mod uid_range;
 pub mod uids;
 
 use std::io;

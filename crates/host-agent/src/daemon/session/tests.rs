@@ -14,6 +14,7 @@ use crate::daemon::registry::Registry;
 use crate::daemon::shares::Shares;
 use crate::guest::GuestPlan;
 use crate::slot::directory::StateDirectory;
+use crate::slot::uids::Uids;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -32,7 +33,14 @@ fn daemon() -> (tempfile::TempDir, Arc<Daemon>) {
     let registry = Arc::new(Registry::new());
     let guest = GuestPlan::new(&config).unwrap();
     let daemon = Daemon {
-        pool: Pool::new(config.clone(), Arc::clone(&state), guest, Arc::clone(&registry)),
+        // None is ever taken: several of these daemons are there at once.
+        pool: Pool::new(
+            config.clone(),
+            Arc::clone(&state),
+            guest,
+            Uids::of_others(&config),
+            Arc::clone(&registry),
+        ),
         door: Door::new(&config, 1024),
         places: Places::new(1, 1),
         requests: Shares::new(REQUESTS_MAX, REQUESTS_MAX),
