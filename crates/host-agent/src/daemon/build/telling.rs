@@ -6,28 +6,37 @@
 use std::time::Duration;
 
 use protocol::ByteString;
+use protocol::message::Exit;
 use tracing::info;
 
 use super::{Build, Gone, is_success};
 use crate::control::message::{FromDaemon, ToDaemon};
-use crate::daemon::pump;
-use crate::request::{BuildOutcome, BuildPhase, BuildReport};
-use crate::slot::stuck_report;
+use crate::daemon::pump::{self, Ended};
+use crate::request::{BuildLimits, BuildOutcome, BuildPhase, BuildReport};
+use crate::slot::{Slot, stuck_report};
 
 /// Longest time for notes on a build that is over.
 const NOTES_LIMIT: Duration = Duration::from_secs(2);
 
 impl Build<'_> {
-    /// Tells the log what the slot is doing, before it is ended.
-    pub(super) async fn report_stuck(&mut self, slot_init: i32) {
-        let guest = self.daemon.pool.guest().clone();
-        let remarks = self.log.remarks.clone();
-        let report =
-            tokio::task::spawn_blocking(move || stuck_report::take(slot_init, &guest, &remarks)).await;
-        self.notes(report.unwrap_or_default()).await;
+    /// What the log is to say of how a build ended: of a stuck one, what its slot is doing now.
+    pub(super) async fn last_words(&self, slot: &Slot, ended: &Ended, limits: &BuildLimits) -> Vec<String> {
+        match (ended, slot.proc()) {
+            (ended, Some(proc)) if ended.is_stuck() => {
+                stuck_report::take(proc, self.daemon.pool.guest().clone(), &self.log.remarks).await
+            }
+            (Ended::Exit(Exit::Code(0), _) | Ended::Cancelled, _) => Vec::new(),
+            (ended, _) => {
+                let mut lines = self.log.remarks.lines();
+                if let Ended::Exit(exit, _) = ended {
+                    lines.extend(limits.file_too_large(exit));
+                }
+                lines
+            }
+        }
     }
 
-    /// Lines for the log of a build that has ended. A front end that does not read must not hold up the slot's end.
+    /// Lines for the log of a build that has ended. A front end that does not read must not hold it up for long.
     pub(super) async fn notes(&mut self, lines: Vec<String>) {
         let all = async {
             for line in lines {
