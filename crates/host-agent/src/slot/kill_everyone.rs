@@ -100,13 +100,18 @@ struct Caller {
 
 impl Caller {
     fn of(thread: i32) -> Option<Self> {
-        let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+        let status = status(thread)?;
         Some(Self { process: field(&status, "Tgid:")?.parse().ok()?, uid: uid_in(&status)? })
     }
 }
 
 fn uid_of(pid: i32) -> Option<u32> {
-    uid_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+    uid_in(&status(pid)?)
+}
+
+/// proc_pid_status(5). The name in it is what the process has chosen, and need not be UTF-8.
+fn status(pid: i32) -> Option<String> {
+    Some(String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/status")).ok()?).into_owned())
 }
 
 /// The real uid.
