@@ -44,15 +44,8 @@ impl OwnProc {
 
     /// Processes, at most so many, those with the lowest numbers first. The first is `slot-init`.
     pub fn processes(&self, most: usize) -> io::Result<Vec<i32>> {
-        let mut numbers = Vec::new();
-        for entry in Dir::from_fd(self.open(".", OFlag::O_DIRECTORY)?)?.iter() {
-            if let Some(number) = number(entry?.file_name())
-                && numbers.len() < most
-            {
-                numbers.push(number);
-            }
-        }
-        Ok(numbers)
+        let mut entries = Dir::from_fd(self.open(".", OFlag::O_DIRECTORY)?)?;
+        Ok(entries.iter().filter_map(|entry| number(entry.ok()?.file_name())).take(most).collect())
     }
 
     /// The beginning of one of a process's files, at most so many bytes.
@@ -173,7 +166,7 @@ mod tests {
         use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
         let own = std::process::id() as i32;
         let before = proc().timers(own).unwrap().len();
-        let _timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::empty()).unwrap();
+        let _timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC).unwrap();
         let timers = proc().timers(own).unwrap();
         assert!(timers.len() > before, "{timers:?}");
         assert!(timers.iter().all(|timer| String::from_utf8_lossy(timer).contains("it_value: (")));

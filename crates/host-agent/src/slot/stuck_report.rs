@@ -32,7 +32,7 @@ static READERS: Semaphore = Semaphore::const_new(4);
 const LINES_MAX: usize = 200;
 
 /// Most bytes of a report.
-const BYTES_MAX: usize = 32 << 10;
+const BYTES_MAX: usize = 64 << 10;
 
 /// Most processes that are read.
 const READ_MAX: usize = 512;
