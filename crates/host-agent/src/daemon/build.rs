@@ -170,7 +170,17 @@ impl Build<'_> {
             Err(error) => Ended::Lost(error.to_string()),
         };
 
-        let last_words = self.last_words(&slot, &ended, &limits).await;
+        let last_words = if ended.is_stuck() {
+            self.stuck_report(&slot).await
+        } else if !matches!(ended, Ended::Exit(Exit::Code(0), _) | Ended::Cancelled) {
+            let mut lines = self.log.remarks.lines();
+            if let Ended::Exit(exit, _) = &ended {
+                lines.extend(limits.file_too_large(exit));
+            }
+            lines
+        } else {
+            Vec::new()
+        };
         let stopping = Instant::now();
         self.daemon.registry.slot_is(slot_id, SlotState::Stopping);
         self.daemon.registry.build_phase(self.id, &BuildPhase::Stopping);

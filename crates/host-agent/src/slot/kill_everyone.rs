@@ -180,6 +180,35 @@ mod tests {
     }
 
     #[test]
+    fn a_caller_whose_name_is_no_text_is_answered_like_any_other() {
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        use std::os::unix::process::CommandExt;
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: not root");
+            return;
+        }
+        let uid = 2_147_200_000 + std::process::id() % 100_000;
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let program = directory.path().join(std::ffi::OsStr::from_bytes(b"\xff\xfe"));
+        symlink("/bin/sleep", &program).unwrap();
+        let mut agent = Command::new("sleep").arg("100").uid(uid).spawn().unwrap();
+        let caller = Command::new(&program).arg("100").uid(uid).spawn().unwrap();
+        let name = fs::read(format!("/proc/{}/comm", caller.id())).unwrap();
+        let holders = Holders::now(Pid::from_raw(agent.id() as i32));
+        let answer = holders.signal_others(caller.id() as i32, libc::SIGKILL);
+        let agent_lives = agent.try_wait().unwrap().is_none();
+        for mut child in [agent, caller] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert_eq!(name, b"\xff\xfe\n");
+        assert_eq!(answer, Answer::Fail(Errno::ESRCH), "nobody but the caller and who holds the build");
+        assert!(agent_lives);
+    }
+
+    #[test]
     fn those_that_were_there_before_are_spared_and_the_caller_too() {
         // As a uid that nobody else has: everything of it is signalled.
         if !nix::unistd::geteuid().is_root() {

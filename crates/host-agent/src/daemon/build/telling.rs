@@ -6,33 +6,23 @@
 use std::time::Duration;
 
 use protocol::ByteString;
-use protocol::message::Exit;
 use tracing::info;
 
 use super::{Build, Gone, is_success};
 use crate::control::message::{FromDaemon, ToDaemon};
-use crate::daemon::pump::{self, Ended};
-use crate::request::{BuildLimits, BuildOutcome, BuildPhase, BuildReport};
+use crate::daemon::pump;
+use crate::request::{BuildOutcome, BuildPhase, BuildReport};
 use crate::slot::{Slot, stuck_report};
 
 /// Longest time for notes on a build that is over.
 const NOTES_LIMIT: Duration = Duration::from_secs(2);
 
 impl Build<'_> {
-    /// What the log is to say of how a build ended: of a stuck one, what its slot is doing now.
-    pub(super) async fn last_words(&self, slot: &Slot, ended: &Ended, limits: &BuildLimits) -> Vec<String> {
-        match (ended, slot.proc()) {
-            (ended, Some(proc)) if ended.is_stuck() => {
-                stuck_report::take(proc, self.daemon.pool.guest().clone(), &self.log.remarks).await
-            }
-            (Ended::Exit(Exit::Code(0), _) | Ended::Cancelled, _) => Vec::new(),
-            (ended, _) => {
-                let mut lines = self.log.remarks.lines();
-                if let Ended::Exit(exit, _) = ended {
-                    lines.extend(limits.file_too_large(exit));
-                }
-                lines
-            }
+    /// What the slot is doing, for the log, before it is ended.
+    pub(super) async fn stuck_report(&self, slot: &Slot) -> Vec<String> {
+        match slot.proc() {
+            Some(proc) => stuck_report::take(proc, self.daemon.pool.guest().clone(), &self.log.remarks).await,
+            None => Vec::new(),
         }
     }
 
