@@ -74,7 +74,8 @@ impl Drop for Killed {
 fn silent(daemon: &Daemon, script: &str) -> (crate::harness::Done, u64) {
     let before = peak(daemon);
     let mut request = daemon.request(script);
-    request.limits = BuildLimits { silence: Some(Duration::from_secs(1)), ..BuildLimits::default() };
+    // Longer than a loaded machine needs to get to what is tried.
+    request.limits = BuildLimits { silence: Some(Duration::from_secs(5)), ..BuildLimits::default() };
     let done = daemon.build(&request);
     assert_eq!(done.report.outcome, BuildOutcome::BuilderFailed(Exit::Silent));
     let grown = peak(daemon) - before;
