@@ -12,6 +12,9 @@ use protocol::message::ProcessEntry;
 /// Longest command line that is reported, bytes.
 const COMMAND_MAX: usize = 512;
 
+/// What is read of a file that speaks of a process, bytes.
+const FIRST_BYTES: usize = 1024;
+
 /// Most processes that are reported, so that the answer fits a frame.
 const REPORTED_MAX: usize = 1000;
 
@@ -50,7 +53,7 @@ fn all() -> Vec<Process> {
 
 /// The beginning of a file, in one read: inside Darling every call counts, and this is done for each process.
 fn first_bytes(path: &Path) -> Option<Vec<u8>> {
-    let mut buffer = vec![0; 1024];
+    let mut buffer = vec![0; FIRST_BYTES];
     let len = File::open(path).ok()?.read(&mut buffer).ok()?;
     buffer.truncate(len);
     Some(buffer)
@@ -96,7 +99,9 @@ pub fn describe(processes: Vec<Process>) -> Vec<ProcessEntry> {
         .into_iter()
         .take(REPORTED_MAX)
         .map(|process| {
-            let mut command = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+            // Its beginning: a process chooses where its command line lies, and how long it is.
+            let file = Path::new("/proc").join(process.pid.to_string()).join("cmdline");
+            let mut command = first_bytes(&file).unwrap_or_default();
             while command.last() == Some(&0) {
                 command.pop();
             }

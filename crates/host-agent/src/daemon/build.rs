@@ -181,20 +181,24 @@ impl Build<'_> {
             }
         };
 
-        if ended.is_stuck() {
-            self.report_stuck(slot.pid()).await;
+        let last_words = if ended.is_stuck() {
+            self.stuck_report(&slot).await
         } else if !matches!(ended, Ended::Exit(Exit::Code(0), _) | Ended::Left(_)) {
             let mut lines = self.log.remarks.lines();
             if let Ended::Exit(exit, _) = &ended {
                 lines.extend(limits.file_too_large(exit));
             }
-            self.notes(lines).await;
-        }
+            lines
+        } else {
+            Vec::new()
+        };
         let stopping = Instant::now();
         self.daemon.registry.slot_is(slot_id, SlotState::Stopping);
         self.daemon.registry.build_phase(self.id, &BuildPhase::Stopping);
         let (Stopped { directory, uid, alone }, alive) = stop(slot).await.ok_or(NotTaken::Gone)?;
         drop(prepared);
+        // Not before: whoever asked may not read, and the builder is to end when its limit says so.
+        self.notes(last_words).await;
         // Everything in it is dead; what is left are directories.
         let again = another && matches!(ended, Ended::Stalled(_));
         // Where no builder has run, nothing is left by one.

@@ -275,7 +275,9 @@ fn resident_by_uid() -> HashMap<u32, u64> {
     let mut resident = HashMap::new();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in processes.filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit()) {
-        let Ok(status) = std::fs::read_to_string(process.path().join("status")) else { continue };
+        // The name in it is what the process has chosen, and need not be UTF-8.
+        let Ok(status) = std::fs::read(process.path().join("status")) else { continue };
+        let status = String::from_utf8_lossy(&status);
         let number = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key))?;
             line.split_ascii_whitespace().next()?.parse::<u64>().ok()

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::config::{Config, GuestKind};
+use crate::slot::own_proc::OwnProc;
 use crate::slot::plan::BootPlan;
 use crate::slot::root::{Root, RootError};
 use crate::slot::stuck_report::Process;
@@ -79,11 +80,11 @@ impl GuestPlan {
         }
     }
 
-    /// What the guest itself can tell of a slot that hangs; `slot_init` is the slot's first process on the host.
-    pub fn diagnose(&self, slot_init: i32, processes: &[Process]) -> Vec<String> {
+    /// What the guest itself can tell of a slot that hangs, of which this is the procfs.
+    pub fn diagnose(&self, proc: &OwnProc, processes: &[Process]) -> Vec<String> {
         match self {
             GuestPlan::Linux(_) => Vec::new(),
-            GuestPlan::Darling(plan) => plan.diagnose(slot_init, processes),
+            GuestPlan::Darling(plan) => plan.diagnose(proc, processes),
         }
     }
 

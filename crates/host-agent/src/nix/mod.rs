@@ -9,7 +9,7 @@
 //! - [`environment`], [`structured_attrs`], [`references_graph`], [`placeholder`], [`build_request`]: what the builder
 //!   sees.
 //! - [`output_checks`], [`depth`], [`take`], [`register`]: from built to valid.
-//! - [`store_command`], [`closure`]: the building Nix's own commands, and what its database knows.
+//! - [`store_command`], [`closure`], [`running_daemon`]: the building Nix's own commands, what its database knows, and its daemon.
 //! - [`hook`], [`accepted`], [`failure`]: the flow, and how its end is told.
 //!
 //! Beside it, for the user: [`conf`], the settings that make Nix use this builder; [`oracle`], building again to compare.
@@ -38,6 +38,7 @@ pub mod question;
 pub mod references_graph;
 pub mod register;
 pub mod reply;
+pub mod running_daemon;
 pub mod settings;
 pub mod store_command;
 pub mod structured_attrs;

@@ -24,6 +24,7 @@ use thiserror::Error;
 use super::kept;
 use super::lock::{self, LockError};
 use super::root::set_mode;
+use super::stuck_report::printable;
 use crate::publish::{PublishError, Transfer, TreeError, hand_over, remove_tree};
 
 /// Most bytes of a guest's own output that an error message quotes.
@@ -231,7 +232,12 @@ impl SlotDirectory {
         });
         match read {
             Ok(0) | Err(_) => "its log, which is empty".into(),
-            Ok(_) => format!("its log: {}", String::from_utf8_lossy(&tail).trim_end()),
+            // Darling's programs write there, and a builder has their uid.
+            Ok(_) => {
+                let lines = tail.trim_ascii_end().split(|byte| *byte == b'\n');
+                let lines: Vec<String> = lines.map(|line| printable(line, tail.len())).collect();
+                format!("its log: {}", lines.join("\n"))
+            }
         }
     }
 }

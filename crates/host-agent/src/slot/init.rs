@@ -129,6 +129,9 @@ fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
         SlotNetwork::Pasta(plan) => Some(pasta::enter(plan, &log).map_err(|error| error.to_string())?),
     };
     let store = root::enter(&plan).map_err(|error| error.to_string())?;
+    // Before anything else runs, so that it is what was mounted there.
+    let proc = open("/proc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|error| format!("failed to open the slot's /proc: {error}"))?;
     let view = open(&plan.store, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(|error| format!("failed to open the store view: {error}"))?;
 
@@ -149,7 +152,7 @@ fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
     else {
         return Ok(None);
     };
-    rights::send(daemon, &FromSlot::Booted(greeting), &[control.as_fd()])
+    rights::send(daemon, &FromSlot::Booted(greeting), &[control.as_fd(), proc.as_fd()])
         .map_err(|error| error.to_string())?;
     let ticker = Ticker::new(tick, plan.guest.ticks())
         .map_err(|error| format!("failed to start the slot's tick: {error}"))?;

@@ -100,13 +100,18 @@ struct Caller {
 
 impl Caller {
     fn of(thread: i32) -> Option<Self> {
-        let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+        let status = status(thread)?;
         Some(Self { process: field(&status, "Tgid:")?.parse().ok()?, uid: uid_in(&status)? })
     }
 }
 
 fn uid_of(pid: i32) -> Option<u32> {
-    uid_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+    uid_in(&status(pid)?)
+}
+
+/// proc_pid_status(5). The name in it is what the process has chosen, and need not be UTF-8.
+fn status(pid: i32) -> Option<String> {
+    Some(String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/status")).ok()?).into_owned())
 }
 
 /// The real uid.
@@ -172,6 +177,35 @@ mod tests {
         assert_eq!(started(i32::MAX), None);
         let caller = Caller::of(own).unwrap();
         assert_eq!((caller.process, caller.uid), (own, nix::unistd::getuid().as_raw()));
+    }
+
+    #[test]
+    fn a_caller_whose_name_is_no_text_is_answered_like_any_other() {
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        use std::os::unix::process::CommandExt;
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: not root");
+            return;
+        }
+        let uid = 2_147_200_000 + std::process::id() % 100_000;
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let program = directory.path().join(std::ffi::OsStr::from_bytes(b"\xff\xfe"));
+        symlink("/bin/sleep", &program).unwrap();
+        let mut agent = Command::new("sleep").arg("100").uid(uid).spawn().unwrap();
+        let caller = Command::new(&program).arg("100").uid(uid).spawn().unwrap();
+        let name = fs::read(format!("/proc/{}/comm", caller.id())).unwrap();
+        let holders = Holders::now(Pid::from_raw(agent.id() as i32));
+        let answer = holders.signal_others(caller.id() as i32, libc::SIGKILL);
+        let agent_lives = agent.try_wait().unwrap().is_none();
+        for mut child in [agent, caller] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert_eq!(name, b"\xff\xfe\n");
+        assert_eq!(answer, Answer::Fail(Errno::ESRCH), "nobody but the caller and who holds the build");
+        assert!(agent_lives);
     }
 
     #[test]

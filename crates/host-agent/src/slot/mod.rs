@@ -14,6 +14,7 @@ pub mod kill_everyone;
 pub mod lock;
 mod loopback;
 pub mod outside_network;
+pub mod own_proc;
 pub mod pasta;
 pub mod plan;
 pub mod questions;
@@ -31,7 +32,7 @@ pub mod uid_range;
 pub mod uids;
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,7 @@ use crate::ssh::login::Login;
 use crate::store_path::StoreName;
 use directory::{DirectoryError, SlotDirectory, StateDirectory};
 use outside_network::NetworkLease;
+use own_proc::OwnProc;
 use plan::{AgentGreeting, BootPlan, FromSlot, ToSlot};
 use spawn::SlotInit;
 use uid_processes::HolderError;
@@ -74,6 +76,7 @@ pub struct Slot {
     /// What the agent said then.
     pub greeting: AgentGreeting,
     init: SlotInit,
+    proc: Option<OwnProc>,
     agent: Option<UnixStream>,
 }
 
@@ -148,18 +151,31 @@ impl Slot {
         };
         let init = spawn::slot_init(network.namespace()).map_err(SlotError::Namespaces)?;
         init.socket.set_read_timeout(Some(STEP_LIMIT)).map_err(|error| SlotError::Frame(error.into()))?;
-        let greeting =
-            AgentGreeting { identity: Identity::made_of(""), version: 0, features: Features::default() };
-        let mut slot =
-            Self { id, uid, directory, _network: network, boot: Duration::ZERO, greeting, init, agent: None };
+        let greeting = AgentGreeting { identity: Identity::made_of(""), version: 0, features: Features::default() };
+        let mut slot = Self {
+            id,
+            uid,
+            directory,
+            _network: network,
+            boot: Duration::ZERO,
+            greeting,
+            init,
+            proc: None,
+            agent: None,
+        };
         slot.say(&ToSlot::Boot(Box::new(plan)))?;
         match slot.hear()? {
-            (FromSlot::Booted(greeting), mut agent) if agent.len() == 1 => {
+            (FromSlot::Booted(greeting), attached) => {
+                let [agent, proc] = <[OwnedFd; 2]>::try_from(attached).map_err(|_| out_of_turn())?;
                 slot.greeting = greeting;
-                slot.agent = agent.pop().map(UnixStream::from);
+                slot.agent = Some(agent.into());
+                let proc = OwnProc::new(proc).map_err(|error| {
+                    SlotError::Step(format!("failed to take up the slot's /proc: {error}"))
+                })?;
+                slot.proc = Some(proc);
             }
             (FromSlot::Failed(reason), _) => return Err(SlotError::Step(reason)),
-            _ => return Err(SlotError::Step("the slot's first process answered out of turn".into())),
+            _ => return Err(out_of_turn()),
         }
         slot.boot = started.elapsed();
         Ok(slot)
@@ -216,9 +232,9 @@ impl Slot {
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
     }
 
-    /// Process id of the slot's first process, on the host.
-    pub fn pid(&self) -> i32 {
-        self.init.pid
+    /// Its processes.
+    pub fn proc(&self) -> Option<OwnProc> {
+        self.proc.clone()
     }
 
     /// Ends everything inside, and whoever else has its uid, and waits until it is dead; blocking.
@@ -238,7 +254,7 @@ impl Slot {
         rights::send(&self.init.socket, message, &[]).map_err(|error| self.broken(error))
     }
 
-    fn hear(&self) -> Result<(FromSlot, Vec<std::os::fd::OwnedFd>), SlotError> {
+    fn hear(&self) -> Result<(FromSlot, Vec<OwnedFd>), SlotError> {
         match rights::receive(&self.init.socket) {
             Ok(Some(message)) => Ok(message),
             Ok(None) => Err(self.ended()),
@@ -263,6 +279,10 @@ impl Slot {
     fn ended(&self) -> SlotError {
         SlotError::Ended { log: self.directory.log_tail() }
     }
+}
+
+fn out_of_turn() -> SlotError {
+    SlotError::Step("the slot's first process answered out of turn".into())
 }
 
 /// What a stall is called everywhere.

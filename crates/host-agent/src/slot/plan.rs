@@ -81,7 +81,7 @@ pub struct AgentGreeting {
 /// From `slot-init`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromSlot {
-    /// The agent is connected; its control connection comes with this message.
+    /// The agent is connected; its control connection comes with this message, and the slot's /proc.
     Booted(AgentGreeting),
     /// The store view is complete.
     Shown,

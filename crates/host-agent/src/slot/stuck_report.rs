@@ -1,64 +1,136 @@
-//! What a slot was doing when it was given up: every process with what it waits for, taken from the host's /proc before
+//! What a slot was doing when it was given up: every process with what it waits for, taken from the slot's own procfs before
 //! anything is killed.
 //!
 //! A build that hangs in Darling can rarely be made to hang again under a debugger; these lines in its log are all that
-//! anybody will have.
+//! anybody will have. But who hangs may do so on purpose, and what is read is his: so much is read and no more, and it is
+//! read by a thread of which nobody expects that it ends ([`super::own_proc`] says why it may not). After [`LIMIT`] what
+//! there is by then is the report. Such threads don't pile up: there are [`READERS`] at most, and who finds none free
+//! has no report.
 
-use std::collections::BTreeMap;
-use std::fs;
+mod process;
 
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout_at};
+
+use super::own_proc::OwnProc;
 use crate::guest::GuestPlan;
 use crate::guest::darling::remarks::Remarks;
+
+pub use process::Process;
+pub(crate) use process::printable;
+
+/// Longest time for a report. A healthy slot's takes some milliseconds.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// Threads that may be reading at once.
+static READERS: Semaphore = Semaphore::const_new(4);
 
 /// Most lines of a report.
 const LINES_MAX: usize = 200;
 
+/// Most bytes of a report.
+const BYTES_MAX: usize = 64 << 10;
+
+/// Most processes that are read.
+const READ_MAX: usize = 512;
+
 /// Most processes that are listed.
 const PROCESSES_MAX: usize = 140;
 
-/// Most characters of a command line.
-const COMMAND_MAX: usize = 100;
+/// `slot-init` in its slot.
+const SLOT_INIT: i32 = 1;
 
-/// Clock ticks a second in /proc (`USER_HZ`, 100 on every architecture that has builders).
-const TICKS: f64 = 100.0;
-
-/// One process of the slot.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Process {
-    /// Number on the host.
-    pub pid: i32,
-    /// Number of the parent on the host.
-    pub parent: i32,
-    /// State, as in proc_pid_stat(5).
-    pub state: char,
-    /// Processor time, seconds.
-    pub cpu: f64,
-    /// Threads.
-    pub threads: u32,
-    /// Kernel function it sleeps in.
-    pub wait_channel: String,
-    /// System call it is in.
-    pub system_call: String,
-    /// Command line.
-    pub command: String,
+/// One of the things that are found out.
+enum Piece {
+    Process(Process),
+    /// What the guest says.
+    Guest(Vec<String>),
 }
 
-/// The report's lines for the slot whose first process is `slot_init`, a pid on the host. Reads much of /proc; blocking.
-pub fn take(slot_init: i32, guest: &GuestPlan, remarks: &Remarks) -> Vec<String> {
-    let processes = below(slot_init, all_processes());
-    let about_guest = guest.diagnose(slot_init, &processes);
-    render(slot_init, &processes, &about_guest, &remarks.lines())
+/// Where they are sent; fails when nobody waits for more.
+type Pieces = mpsc::Sender<Piece>;
+
+/// The report's lines, for the slot that has this procfs. Takes [`LIMIT`] at most.
+pub async fn take(proc: OwnProc, guest: GuestPlan, remarks: &Remarks) -> Vec<String> {
+    let read = move |pieces: &Pieces| read(&proc, &guest, pieces);
+    let (pieces, lacking) = gather(&READERS, LIMIT, read).await;
+    let mut processes = Vec::new();
+    let mut about_guest = Vec::new();
+    for piece in pieces {
+        match piece {
+            Piece::Process(process) => processes.push(process),
+            Piece::Guest(lines) => about_guest.extend(lines),
+        }
+    }
+    render(&processes, &about_guest, &remarks.lines(), lacking)
 }
 
-fn render(slot_init: i32, processes: &[Process], guest: &[String], remarks: &[String]) -> Vec<String> {
-    let mut lines = vec![format!("in the slot when it was given up, {} processes:", processes.len())];
+/// Reads everything, in a thread of its own.
+fn read(proc: &OwnProc, guest: &GuestPlan, pieces: &Pieces) -> Option<()> {
+    let mut processes = Vec::new();
+    for pid in proc.processes(READ_MAX).ok()?.into_iter().filter(|pid| *pid != SLOT_INIT) {
+        if let Some(process) = Process::read(proc, pid) {
+            processes.push(process.clone());
+            pieces.blocking_send(Piece::Process(process)).ok()?;
+        }
+    }
+    pieces.blocking_send(Piece::Guest(guest.diagnose(proc, &processes))).ok()
+}
+
+/// What `read` has sent within the limit, and why that is not all.
+async fn gather(
+    readers: &'static Semaphore,
+    limit: Duration,
+    read: impl FnOnce(&Pieces) -> Option<()> + Send + 'static,
+) -> (Vec<Piece>, Option<String>) {
+    let deadline = Instant::now() + limit;
+    let Ok(Ok(permit)) = timeout_at(deadline, readers.acquire()).await else {
+        let lacking = "there is no report: those of other slots have not ended yet";
+        return (Vec::new(), Some(lacking.into()));
+    };
+    let (sender, mut receiver) = mpsc::channel(1);
+    // None of the runtime's: that waits for its own when it ends.
+    let reader = std::thread::Builder::new().name("stuck-report".into()).spawn(move || {
+        read(&sender);
+        drop(permit);
+    });
+    if let Err(error) = reader {
+        return (Vec::new(), Some(format!("there is no report: failed to start its thread: {error}")));
+    }
+    let mut pieces = Vec::new();
+    loop {
+        match timeout_at(deadline, receiver.recv()).await {
+            Ok(Some(piece)) => pieces.push(piece),
+            Ok(None) => return (pieces, None),
+            Err(_) => {
+                let lacking = format!("that is all that could be read of it within {limit:?}");
+                return (pieces, Some(lacking));
+            }
+        }
+    }
+}
+
+fn render(
+    processes: &[Process],
+    guest: &[String],
+    remarks: &[String],
+    lacking: Option<String>,
+) -> Vec<String> {
+    let more = if processes.len() + 1 >= READ_MAX { " or more" } else { "" };
+    let mut lines = vec![format!("in the slot when it was given up, {}{more} processes:", processes.len())];
     lines.push(format!("    pid  state      cpu  {:<44}  command", "waits in / system call"));
+    let pids: HashSet<i32> = processes.iter().map(|process| process.pid).collect();
     let mut children: BTreeMap<i32, Vec<&Process>> = BTreeMap::new();
     for process in processes {
-        children.entry(process.parent).or_default().push(process);
+        // What has come from elsewhere, or whose parent has gone meanwhile, is shown like a child of `slot-init`.
+        let parent = if pids.contains(&process.parent) { process.parent } else { SLOT_INIT };
+        children.entry(parent).or_default().push(process);
     }
     let mut to_show: Vec<(&Process, usize)> =
-        children.get(&slot_init).into_iter().flatten().rev().map(|process| (*process, 0)).collect();
+        children.get(&SLOT_INIT).into_iter().flatten().rev().map(|process| (*process, 0)).collect();
     let mut shown = 0;
     while let Some((process, depth)) = to_show.pop() {
         shown += 1;
@@ -70,121 +142,20 @@ fn render(slot_init: i32, processes: &[Process], guest: &[String], remarks: &[St
         to_show
             .extend(children.get(&process.pid).into_iter().flatten().rev().map(|child| (*child, depth + 1)));
     }
-    lines.extend(guest.iter().chain(remarks).take(LINES_MAX - lines.len()).cloned());
+    lines.extend(lacking);
+    lines.extend(guest.iter().chain(remarks).cloned());
+    lines.truncate(LINES_MAX);
+    let mut bytes = 0;
+    lines.retain(|line| {
+        bytes += line.len();
+        bytes <= BYTES_MAX
+    });
     lines
-}
-
-impl Process {
-    fn line(&self, depth: usize) -> String {
-        let threads = if self.threads > 1 { format!(" ({} threads)", self.threads) } else { String::new() };
-        format!(
-            "{:>7}  {}  {:>8.2} s  {:<44}  {:indent$}{}{threads}",
-            self.pid,
-            self.state,
-            self.cpu,
-            format!("{} / {}", self.wait_channel, self.system_call),
-            "",
-            self.command,
-            indent = depth * 2
-        )
-    }
-
-    fn read(pid: i32) -> Option<Self> {
-        let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).ok();
-        let stat = String::from_utf8_lossy(&read("stat")?).into_owned();
-        // The name is in parentheses and may hold anything.
-        let (name, rest) = stat.split_once(" (")?.1.rsplit_once(") ")?;
-        let fields: Vec<&str> = rest.split(' ').collect();
-        // Numbered from 3 on in proc_pid_stat(5).
-        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-        let wait_channel = String::from_utf8_lossy(&read("wchan").unwrap_or_default()).into_owned();
-        let system_call = String::from_utf8_lossy(&read("syscall").unwrap_or_default()).into_owned();
-        Some(Self {
-            pid,
-            parent: number(4)? as i32,
-            state: fields.first()?.chars().next()?,
-            cpu: (number(14)? + number(15)?) as f64 / TICKS,
-            threads: number(20)? as u32,
-            wait_channel: if matches!(&*wait_channel, "" | "0") { "-".into() } else { wait_channel },
-            system_call: system_call_name(&system_call),
-            command: command(&read("cmdline").unwrap_or_default(), name),
-        })
-    }
-}
-
-fn command(cmdline: &[u8], name: &str) -> String {
-    let text = String::from_utf8_lossy(cmdline);
-    let words: Vec<&str> = text.split('\0').filter(|word| !word.is_empty()).collect();
-    let line = if words.is_empty() { format!("[{name}]") } else { words.join(" ") };
-    let mut line: String =
-        line.chars().map(|char| if char.is_control() { ' ' } else { char }).take(COMMAND_MAX + 1).collect();
-    if line.chars().count() > COMMAND_MAX {
-        line.pop();
-        line.push('…');
-    }
-    line
-}
-
-/// The first word of /proc/PID/syscall, named if it is one that processes wait in (x86_64).
-fn system_call_name(text: &str) -> String {
-    let number = text.split_ascii_whitespace().next().unwrap_or("-");
-    let name = match number {
-        "0" => "read",
-        "1" => "write",
-        "7" => "poll",
-        "16" => "ioctl",
-        "23" => "select",
-        "34" => "pause",
-        "35" => "nanosleep",
-        "42" => "connect",
-        "43" => "accept",
-        "45" => "recvfrom",
-        "46" => "sendmsg",
-        "47" => "recvmsg",
-        "61" => "wait4",
-        "73" => "flock",
-        "128" => "rt_sigtimedwait",
-        "130" => "rt_sigsuspend",
-        "202" => "futex",
-        "230" => "clock_nanosleep",
-        "232" => "epoll_wait",
-        "247" => "waitid",
-        "270" => "pselect6",
-        "271" => "ppoll",
-        "281" => "epoll_pwait",
-        "-1" | "-" | "" => "none",
-        "running" => "running",
-        number => return format!("call {number}"),
-    };
-    name.into()
-}
-
-fn all_processes() -> Vec<Process> {
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Process::read).collect()
-}
-
-/// Those that descend from `ancestor`, in order of their numbers.
-fn below(ancestor: i32, mut processes: Vec<Process>) -> Vec<Process> {
-    let parents: BTreeMap<i32, i32> = processes.iter().map(|process| (process.pid, process.parent)).collect();
-    let descends = |mut pid: i32| {
-        // Bounded: numbers may have been reused between two looks, and made a circle.
-        for _ in 0..parents.len() {
-            match parents.get(&pid) {
-                Some(parent) if *parent == ancestor => return true,
-                Some(parent) => pid = *parent,
-                None => return false,
-            }
-        }
-        false
-    };
-    processes.retain(|process| descends(process.pid));
-    processes.sort_by_key(|process| process.pid);
-    processes
 }
 
 #[cfg(test)]
 mod tests {
+    use super::process::{COMMAND_MAX, command, system_call_name};
     use super::*;
 
     fn process(pid: i32, parent: i32, state: char, command: &str) -> Process {
@@ -203,22 +174,26 @@ mod tests {
     #[test]
     fn a_report_shows_the_tree_then_what_the_guest_says() {
         let processes = [
-            process(12, 10, 'S', "darlingserver /var/d/p"),
-            process(14, 12, 'S', "/sbin/launchd"),
-            process(16, 14, 'S', "bash -e builder.sh"),
-            process(18, 16, 'R', "cc -v"),
-            process(15, 14, 'Z', "[true]"),
+            process(2, 1, 'S', "darlingserver /var/d/p"),
+            process(4, 2, 'S', "/sbin/launchd"),
+            process(5, 4, 'Z', "[true]"),
+            process(6, 4, 'S', "bash -e builder.sh"),
+            process(8, 6, 'R', "cc -v"),
+            process(9, 0, 'S', "from outside"),
         ];
         let guest = ["the server's timer is not armed".to_owned()];
         let remarks = ["Unimplemented syscall (413): 3 times".to_owned()];
-        insta::assert_snapshot!(render(10, &processes, &guest, &remarks).join("\n"), @"
-        in the slot when it was given up, 5 processes:
+        let lacking = Some("that is all that could be read".to_owned());
+        insta::assert_snapshot!(render(&processes, &guest, &remarks, lacking).join("\n"), @"
+        in the slot when it was given up, 6 processes:
             pid  state      cpu  waits in / system call                        command
-             12  S      1.50 s  unix_stream_read / recvmsg                    darlingserver /var/d/p
-             14  S      1.75 s  unix_stream_read / recvmsg                      /sbin/launchd
-             16  S      2.00 s  unix_stream_read / recvmsg                        bash -e builder.sh
-             18  R      2.25 s  unix_stream_read / recvmsg                          cc -v
-             15  Z      1.88 s  unix_stream_read / recvmsg                        [true] (2 threads)
+              2  S      0.25 s  unix_stream_read / recvmsg                    darlingserver /var/d/p
+              4  S      0.50 s  unix_stream_read / recvmsg                      /sbin/launchd
+              5  Z      0.62 s  unix_stream_read / recvmsg                        [true] (2 threads)
+              6  S      0.75 s  unix_stream_read / recvmsg                        bash -e builder.sh
+              8  R      1.00 s  unix_stream_read / recvmsg                          cc -v
+              9  S      1.12 s  unix_stream_read / recvmsg                    from outside (2 threads)
+        that is all that could be read
         the server's timer is not armed
         Unimplemented syscall (413): 3 times
         ");
@@ -226,25 +201,72 @@ mod tests {
 
     #[test]
     fn a_report_is_bounded_whatever_runs() {
-        let mut processes: Vec<Process> = (2..1000).map(|pid| process(pid, pid - 1, 'S', "x")).collect();
-        processes.push(process(5000, 4999, 'S', "not of this slot"));
-        let processes = below(1, processes);
-        assert_eq!(processes.len(), 998);
+        let longest = "x".repeat(COMMAND_MAX);
+        // Each the child of the one before, and a circle that nothing leads to.
+        let mut processes: Vec<Process> =
+            (2..READ_MAX as i32 - 1).map(|pid| process(pid, pid - 1, 'S', &longest)).collect();
+        processes.extend([process(5000, 5001, 'S', "x"), process(5001, 5000, 'S', "x")]);
         let guest = vec!["line".to_owned(); 1000];
-        let lines = render(1, &processes, &guest, &guest);
+        let lines = render(&processes, &guest, &guest, None);
         assert_eq!(lines.len(), LINES_MAX);
-        assert!(lines.iter().any(|line| line.contains("and 858 more")));
+        assert!(lines.iter().map(String::len).sum::<usize>() <= BYTES_MAX);
+        assert!(lines[0].ends_with("511 or more processes:"), "{}", lines[0]);
+        assert!(lines.iter().any(|line| line.contains("and 371 more")), "{lines:#?}");
+        let long = render(&processes[..1], &vec!["y".repeat(BYTES_MAX / 4); 100], &guest, None);
+        assert!(long.iter().map(String::len).sum::<usize>() <= BYTES_MAX);
     }
 
     #[test]
     fn this_process_is_read_as_what_it_is() {
-        let own = Process::read(std::process::id() as i32).unwrap();
+        let proc = OwnProc::new(std::fs::File::open("/proc").unwrap().into()).unwrap();
+        let own = Process::read(&proc, std::process::id() as i32).unwrap();
         assert!(own.command.contains("host_agent"), "{own:?}");
         assert!(matches!(own.state, 'R' | 'S') && own.threads > 1, "{own:?}");
-        assert_eq!(command(b"a\0\x1b[2J\0", "n"), "a  [2J");
-        assert_eq!(command(b"", "kthread"), "[kthread]");
-        assert_eq!(command(&[b'x'; 500], "n").chars().count(), COMMAND_MAX + 1);
         assert_eq!(system_call_name("230 0x0 0x1"), "clock_nanosleep");
         assert_eq!(system_call_name("999 0x0"), "call 999");
+    }
+
+    #[test]
+    fn what_a_process_calls_itself_is_harmless_to_a_terminal() {
+        assert_eq!(command(b"a\0\0\x1b[2J\0\r\n\0", b"n"), "a ?[2J ??");
+        // One of C1, and what turns the direction of text, in UTF-8.
+        assert_eq!(command("a\u{9b}2J\0b\u{202e}\0".as_bytes(), b"n"), "a??2J b???");
+        assert_eq!(command(b"", b"k\x1b]0;x\x07"), "[k?]0;x?]");
+        assert_eq!(command(&[b'x'; 500], b"n").chars().count(), COMMAND_MAX + 1);
+        assert_eq!(system_call_name("\x1b[2J"), "call ?[2J");
+    }
+
+    async fn in_time<T>(what: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(10), what).await.expect("waited for who can't be read")
+    }
+
+    #[tokio::test]
+    async fn who_can_not_be_read_ends_the_report_and_not_what_waits_for_it() {
+        static READERS: Semaphore = Semaphore::const_new(2);
+        const LIMIT: Duration = Duration::from_millis(200);
+        let (until, hold) = std::sync::mpsc::channel::<()>();
+        let hold = std::sync::Arc::new(std::sync::Mutex::new(hold));
+        // As for a process whose memory is not there: one has been read, and the next never is.
+        let blocks = || {
+            let hold = std::sync::Arc::clone(&hold);
+            move |pieces: &Pieces| {
+                pieces.blocking_send(Piece::Process(process(2, 1, 'D', "first"))).ok()?;
+                let _ = hold.lock().unwrap().recv();
+                Some(())
+            }
+        };
+        for _ in 0..2 {
+            let (pieces, lacking) = in_time(gather(&READERS, LIMIT, blocks())).await;
+            assert_eq!(pieces.len(), 1);
+            assert_eq!(lacking.unwrap(), "that is all that could be read of it within 200ms");
+        }
+        // They have not ended, so there are no more of them.
+        let third = gather(&READERS, LIMIT, |_| panic!("a third one was started"));
+        let (pieces, lacking) = in_time(third).await;
+        assert_eq!((pieces.len(), READERS.available_permits()), (0, 0));
+        assert!(lacking.unwrap().contains("have not ended yet"));
+        drop(until);
+        let (_, lacking) = in_time(gather(&READERS, LIMIT * 25, |_| Some(()))).await;
+        assert_eq!(lacking, None, "once they have ended there are reports again");
     }
 }

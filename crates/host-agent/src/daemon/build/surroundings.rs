@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -115,7 +115,7 @@ fn write_files(directory: &Path, files: &[BuildFile], uid: u32) -> io::Result<()
         let path = directory.join(file.name.as_path());
         let mut opened: File = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path)?;
         opened.write_all(&file.contents)?;
-        chown(&path, Some(uid), Some(uid))?;
+        fchown(&opened, Some(uid), Some(uid))?;
     }
     Ok(())
 }

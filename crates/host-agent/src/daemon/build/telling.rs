@@ -13,7 +13,7 @@ use crate::control::message::{FromDaemon, ToDaemon};
 use crate::daemon::outgoing::NotTaken;
 use crate::daemon::pump;
 use crate::request::{BuildOutcome, BuildPhase, BuildReport};
-use crate::slot::stuck_report;
+use crate::slot::{Slot, stuck_report};
 
 /// Longest time for notes on a build that is over.
 const NOTES_LIMIT: Duration = Duration::from_secs(2);
@@ -23,16 +23,15 @@ const NOTES_LIMIT: Duration = Duration::from_secs(2);
 const RESULTS_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 impl Build<'_> {
-    /// Tells the log what the slot is doing, before it is ended.
-    pub(super) async fn report_stuck(&mut self, slot_init: i32) {
-        let guest = self.daemon.pool.guest().clone();
-        let remarks = self.log.remarks.clone();
-        let report =
-            tokio::task::spawn_blocking(move || stuck_report::take(slot_init, &guest, &remarks)).await;
-        self.notes(report.unwrap_or_default()).await;
+    /// What the slot is doing, for the log, before it is ended.
+    pub(super) async fn stuck_report(&self, slot: &Slot) -> Vec<String> {
+        match slot.proc() {
+            Some(proc) => stuck_report::take(proc, self.daemon.pool.guest().clone(), &self.log.remarks).await,
+            None => Vec::new(),
+        }
     }
 
-    /// Lines for the log of a build that has ended. A front end that does not read must not hold up the slot's end.
+    /// Lines for the log of a build that has ended. A front end that does not read must not hold it up for long.
     pub(super) async fn notes(&mut self, lines: Vec<String>) {
         let all = async {
             for line in lines {

@@ -1,27 +1,28 @@
 //! Nix on this machine: its versions, whose daemon runs, and whether it is told to ask us.
 
+mod advisories;
 mod hook;
 mod settings;
 mod version;
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Finding, program};
 use crate::config::Config;
+use crate::nix::running_daemon::{self, NixDaemon};
 use settings::{Environment, Settings};
 use version::Version;
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
-    let daemon = running_daemon();
+    let daemon = running_daemon::find().into_iter().next();
     let found = installed(daemon.as_ref());
     let mut findings = vec![versions(&found)];
     let Some(nix) = found.first() else { return findings };
+    findings.push(advisories::finding(&nix.version));
     let environment = match &daemon {
         // Its environment decides, not ours, and only root may read it.
-        Some(daemon) => match fs::read(format!("/proc/{}/environ", daemon.pid)) {
+        Some(daemon) => match daemon.environment() {
             Ok(environ) => Environment::of_process(&environ),
             Err(_) => {
                 findings.push(Finding::untried("nix-configuration"));
@@ -46,50 +47,6 @@ struct Nix {
     version: Version,
 }
 
-/// A nix-daemon that runs.
-struct NixDaemon {
-    pid: u32,
-    program: Option<PathBuf>,
-}
-
-/// By its command line, since `nix-daemon` is a link to `nix`. Of several the one with the lowest pid: the others are its
-/// workers.
-fn running_daemon() -> Option<NixDaemon> {
-    let processes = fs::read_dir("/proc").ok()?;
-    let mut daemons: Vec<NixDaemon> = processes
-        .flatten()
-        .filter_map(|entry| {
-            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let command = fs::read(entry.path().join("cmdline")).ok()?;
-            (is_daemon(&command) && is_of_this_system(&entry.path()))
-                .then(|| NixDaemon { pid, program: fs::read_link(entry.path().join("exe")).ok() })
-        })
-        .collect();
-    daemons.sort_by_key(|daemon| daemon.pid);
-    daemons.into_iter().next()
-}
-
-/// Whether a process sees the processes and the root that we see, and is not in some container. Others' processes are not
-/// shown to everybody; then it is taken for one of ours.
-fn is_of_this_system(process: &Path) -> bool {
-    let namespace = |process: &Path| fs::read_link(process.join("ns/pid")).ok();
-    let root =
-        |process: &Path| fs::metadata(process.join("root/.")).ok().map(|root| (root.dev(), root.ino()));
-    let own = Path::new("/proc/self");
-    namespace(process).is_none_or(|theirs| Some(theirs) == namespace(own))
-        && root(process).is_none_or(|theirs| Some(theirs) == root(own))
-}
-
-fn is_daemon(command: &[u8]) -> bool {
-    let mut words = command.split(|byte| *byte == 0);
-    let program = words.next().and_then(|path| path.rsplit(|byte| *byte == b'/').next());
-    match program {
-        Some(b"nix-daemon") => true,
-        Some(b"nix") => words.next() == Some(b"daemon"),
-        _ => false,
-    }
-}
-
 /// The daemon's own Nix first, then those in the usual places.
 fn installed(daemon: Option<&NixDaemon>) -> Vec<Nix> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -98,7 +55,7 @@ fn installed(daemon: Option<&NixDaemon>) -> Vec<Nix> {
             .map(PathBuf::from),
     );
     let mut found: Vec<Nix> = Vec::new();
-    let candidates = daemon.and_then(|daemon| daemon.program.clone()).into_iter();
+    let candidates = daemon.map(NixDaemon::executable).into_iter();
     for program in candidates.chain(places.map(|place| place.join("nix-store"))) {
         let Ok(program) = program.canonicalize() else { continue };
         if found.iter().any(|nix| nix.program == program) {
@@ -152,18 +109,6 @@ fn configuration(settings: &Settings, who: &str) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn daemons_are_known_by_their_command_lines() {
-        for line in
-            [&b"nix-daemon\0"[..], b"/nix/store/x-nix/bin/nix-daemon\0--daemon\0", b"/usr/bin/nix\0daemon\0"]
-        {
-            assert!(is_daemon(line));
-        }
-        for line in [&b""[..], b"nix\0build\0", b"vim\0nix-daemon\0", b"/usr/bin/nix-daemon-watch\0"] {
-            assert!(!is_daemon(line));
-        }
-    }
 
     #[test]
     fn without_nix_it_says_so() {

@@ -6,7 +6,7 @@ use crate::nix::conf::version::{HookSetting, NixVersion};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Version {
     /// What decides what it can do.
-    number: NixVersion,
+    pub(super) number: NixVersion,
     /// Whose it is, and its version, as it was told.
     pub(super) text: String,
 }

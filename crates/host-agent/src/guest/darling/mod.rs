@@ -35,6 +35,7 @@ use thiserror::Error;
 use super::agent_file::{self, AgentFileError};
 use crate::config::Config;
 use crate::mount::Attributes;
+use crate::slot::own_proc::OwnProc;
 use crate::slot::plan::BootPlan;
 use crate::slot::questions::Questions;
 use crate::slot::root::{AGENT_DIR, Root, RootError, tmpfs_options};
@@ -140,9 +141,9 @@ impl Plan {
     }
 
     /// What it says of a slot that hangs; see [`crate::slot::stuck_report`].
-    pub(super) fn diagnose(&self, slot_init: i32, processes: &[Process]) -> Vec<String> {
+    pub(super) fn diagnose(&self, proc: &OwnProc, processes: &[Process]) -> Vec<String> {
         let tick = if self.repairs.tick { "on" } else { "off" };
-        let mut lines = diagnosis::lines(slot_init, processes);
+        let mut lines = diagnosis::lines(proc, processes);
         lines.push(format!("the tick was {tick}"));
         lines
     }

@@ -7,7 +7,8 @@
 //! The cure, from outside: writes of that length to descriptor 1 are asked about ([`crate::slot::questions`]), and those of that text
 //! by an `sshd` succeed without being made. What any other program writes is not altered.
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 use crate::slot::questions::{Asked, Listener};
@@ -19,6 +20,9 @@ const REMARK: &[u8] = b"sys_proc_info(): Unsupported pidinfo flavor: 1\n";
 /// Its length, bytes.
 pub(super) const LENGTH: u32 = REMARK.len() as u32;
 
+/// What is read of a command line, bytes: more than the path of an `sshd`.
+const COMMAND_BYTES: u64 = 256;
+
 /// Whether the caller is an `sshd` about to write the remark, and still waits.
 pub(super) fn is_remark(listener: &Listener, asked: Asked, address: u64) -> bool {
     let thread = format!("/proc/{}", asked.thread);
@@ -26,9 +30,14 @@ pub(super) fn is_remark(listener: &Listener, asked: Asked, address: u64) -> bool
     let read =
         File::open(format!("{thread}/mem")).and_then(|memory| memory.read_exact_at(&mut text, address));
     let is_text = read.is_ok() && text == REMARK;
-    is_text
-        && fs::read(format!("{thread}/cmdline")).is_ok_and(|line| is_sshd(&line))
-        && listener.still_waits(asked)
+    is_text && command_line(&thread).is_ok_and(|line| is_sshd(&line)) && listener.still_waits(asked)
+}
+
+/// The beginning of a thread's command line: it is as long as its process likes.
+fn command_line(thread: &str) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    File::open(format!("{thread}/cmdline"))?.take(COMMAND_BYTES).read_to_end(&mut line)?;
+    Ok(line)
 }
 
 /// Whether this command line is of an `sshd`: as it was started, or with the title that it gives itself.

@@ -26,7 +26,9 @@ const fn bit(signal: i32) -> u64 {
 
 /// Sends `signal` to the caller alone, if that is what it meant.
 pub(super) fn signal_caller(listener: &Listener, asked: Asked, signal: i32) -> Option<()> {
-    let status = Status::parse(&fs::read_to_string(format!("/proc/{}/status", asked.thread)).ok()?)?;
+    // The name in it is what the program has chosen, and need not be UTF-8.
+    let status = fs::read(format!("/proc/{}/status", asked.thread)).ok()?;
+    let status = Status::parse(&String::from_utf8_lossy(&status))?;
     if !status.emulates_default_action(signal) {
         return None;
     }

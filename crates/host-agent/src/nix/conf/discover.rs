@@ -3,12 +3,10 @@
 //! Where a Nix daemon runs, its version counts: it builds, with its own configuration. Else it is the Nix on `PATH` or in
 //! one of the usual places.
 
-use std::fs;
-use std::path::PathBuf;
-
 use thiserror::Error;
 
 use super::version::{NixVersion, VersionError};
+use crate::nix::running_daemon;
 use crate::nix::store_command::{NixProgram, StoreCommandError};
 
 /// A Nix.
@@ -33,11 +31,12 @@ pub enum DiscoverError {
 
 /// Finds it.
 pub fn find() -> Result<Found, DiscoverError> {
-    for pid in daemons() {
-        let program = NixProgram::at(PathBuf::from(format!("/proc/{pid}/exe")));
+    for daemon in running_daemon::find() {
+        let program = NixProgram::at(daemon.executable());
         // It may end meanwhile, or be another user's.
         if let Ok(answer) = program.version_text() {
-            return Ok(Found { version: answer.parse()?, place: format!("nix-daemon, process {pid}") });
+            let place = format!("nix-daemon, process {}", daemon.pid);
+            return Ok(Found { version: answer.parse()?, place });
         }
     }
     let program = NixProgram::on_path();
@@ -45,18 +44,7 @@ pub fn find() -> Result<Found, DiscoverError> {
     Ok(Found { version: program.version_text()?.parse()?, place })
 }
 
-/// Processes called nix-daemon, lowest first.
-fn daemons() -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut pids: Vec<u32> = entries
-        .filter(|entry| fs::read(entry.path().join("comm")).is_ok_and(|comm| comm == b"nix-daemon\n"))
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect();
-    pids.sort_unstable();
-    pids
-}
-
-/// Whether one runs.
+/// Whether a Nix daemon runs.
 pub fn daemon_runs() -> bool {
-    !daemons().is_empty()
+    !running_daemon::find().is_empty()
 }

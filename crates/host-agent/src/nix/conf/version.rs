@@ -15,6 +15,8 @@ pub struct NixVersion {
     pub major: u32,
     /// What tells releases apart.
     pub minor: u32,
+    /// What is mended in a release; 0 if that is not told, as by a version from between two.
+    pub patch: u32,
     /// It is Lix, which counts on from 2.90 by itself.
     pub lix: bool,
 }
@@ -80,14 +82,22 @@ impl FromStr for NixVersion {
 
     fn from_str(text: &str) -> Result<Self, VersionError> {
         let text = text.trim();
-        let number = text.rsplit([' ', '-']).find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
-        let mut parts = number.unwrap_or_default().split(|c: char| !c.is_ascii_digit()).map(str::parse);
-        match (parts.next(), parts.next()) {
-            (Some(Ok(major)), Some(Ok(minor))) => {
-                Ok(Self { major, minor, lix: text.to_ascii_lowercase().contains("lix") })
-            }
-            _ => Err(VersionError(text.chars().take(80).collect())),
+        // The last: before it stands the version of a distribution's own, after it a Debian revision, which is none.
+        let (major, minor, patch) = text
+            .rsplit([' ', '-'])
+            .find_map(numbers)
+            .ok_or_else(|| VersionError(text.chars().take(80).collect()))?;
+        Ok(Self { major, minor, patch, lix: text.to_ascii_lowercase().contains("lix") })
+    }
+}
+
+fn numbers(word: &str) -> Option<(u32, u32, u32)> {
+    let mut parts = word.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor)), patch) => {
+            Some((major, minor, patch.and_then(Result::ok).unwrap_or(0)))
         }
+        _ => None,
     }
 }
 
@@ -108,8 +118,18 @@ mod tests {
             ("nix (Lix, like Nix) 2.93.1", "Lix 2.93"),
             ("nix (Determinate Nix 3.11.2) 2.31.1", "Nix 2.31"),
             ("lix-2.94", "Lix 2.94"),
+            ("2.8.0-1+deb12u1", "Nix 2.8"),
         ] {
             assert_eq!(version(text).to_string(), shown);
+        }
+        for (text, patch) in [
+            ("2.34.8", 8),
+            ("2.26.3+dfsg-1", 3),
+            ("nix (Nix) 2.36pre2026_1", 0),
+            ("2.36.0pre1", 0),
+            ("lix-2.94", 0),
+        ] {
+            assert_eq!(version(text).patch, patch, "{text}");
         }
         for text in ["", "nix", "2", "two.three"] {
             assert!(text.parse::<NixVersion>().is_err(), "{text}");
