@@ -46,7 +46,7 @@ pub struct BuildRequest {
 pub enum BuildDirectory {
     /// A new one, which goes with the slot.
     Own,
-    /// One of whoever asks. It belongs to the builder while the slot lives, and is back before the report.
+    /// One of whoever asks. The builder finds what is in it, and what the builder leaves is in it before the report.
     Given {
         /// Absolute path on the host; no part of it may be a symbolic link.
         path: ByteString,
@@ -294,6 +294,8 @@ pub struct PreparedOutput {
     pub references: Vec<StoreName>,
     /// The digest that was asked for.
     pub digest: Option<ByteString>,
+    /// How far below its top its deepest entry is: 0 for a file, 1 for what is directly in a directory.
+    pub depth: u64,
 }
 
 impl DigestAlgorithm {

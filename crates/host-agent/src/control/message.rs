@@ -15,7 +15,7 @@ use crate::store_path::StoreName;
 
 /// Version of this socket's messages. Both ends are the same program, so they must be equal; a difference means that
 /// the daemon was not restarted after an upgrade.
-pub const CONTROL_VERSION: u32 = 3;
+pub const CONTROL_VERSION: u32 = 4;
 
 /// Most bytes that one encoded [`BuildRequest`](crate::request::BuildRequest) may have.
 pub const REQUEST_MAX: usize = 256 << 20;

@@ -3,14 +3,16 @@
 //! turn → slot → inputs and files → builder → everything in the slot killed → outputs prepared → report. At every step
 //! the front end may go away, and then the build is over: what it holds is dropped, and the slot torn down.
 
+mod long_work;
 mod surroundings;
 mod telling;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use protocol::message::{Exit, Streams, Usage};
-use tokio::task::JoinHandle;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{info, warn};
 
 use super::given_directory::GivenDirectory;
@@ -22,6 +24,7 @@ use super::session::Connection;
 use super::{Daemon, outputs, remove_directory};
 use crate::control::message::ToDaemon;
 use crate::guest::darling::remarks::Remarks;
+use crate::publish::Interrupt;
 use crate::request::{BuildLimits, BuildOutcome, BuildPhase, BuildRequest, PhaseTimings, Publishing};
 use crate::slot::directory::SlotDirectory;
 use crate::slot::{Slot, Stopped, stalled};
@@ -42,7 +45,6 @@ pub(super) async fn run(daemon: &Daemon, connection: &mut Connection, place: Pla
         kept: None,
         results: None,
         given: None,
-        abandoned: None,
         log: Log::default(),
     };
     let outcome = build.run(place).await;
@@ -73,10 +75,15 @@ struct Build<'a> {
     kept: Option<PathBuf>,
     results: Option<PathBuf>,
     /// The build directory of whoever asks.
-    given: Option<GivenDirectory>,
-    /// Preparing outputs, when nobody waits for it any more.
-    abandoned: Option<JoinHandle<BuildOutcome>>,
+    given: Option<Arc<GivenDirectory>>,
     log: Log,
+}
+
+/// A build's place, and its turn there. Shared with what is left to do when the build is over: others wait until nothing of
+/// it is left.
+struct Turn {
+    _permit: Option<OwnedSemaphorePermit>,
+    _place: Place,
 }
 
 /// What ends a build before its report: the front end has gone.
@@ -110,20 +117,17 @@ impl Build<'_> {
             () = pump::stopping(&mut mode) => return Some(BuildOutcome::Infrastructure("the daemon was stopped".into())),
         };
         self.timings.queued = asked.elapsed();
+        let turn = Arc::new(Turn { _permit: permit, _place: place });
 
-        let mut outcome = self.attempt().await;
-        if let Ok(Attempt::Stalled(late)) = outcome
-            && self.daemon.config.retry_stalled
-            && self.is_as_before().await
-        {
+        let mut outcome = self.attempt(&turn, self.daemon.config.retry_stalled).await;
+        if let Ok(Attempt::Stalled(late)) = outcome {
             let note = format!("{}; the build starts again in a fresh slot", stalled(late));
             warn!(build = self.id, note);
             outcome = match self.note(note).await {
-                Ok(()) => self.attempt().await,
+                Ok(()) => self.attempt(&turn, false).await,
                 Err(Gone) => Err(Gone),
             };
         }
-        drop((permit, place));
         match outcome {
             Ok(Attempt::Over(outcome)) => Some(outcome),
             Ok(Attempt::Stalled(late)) => Some(BuildOutcome::Infrastructure(stalled(late))),
@@ -131,7 +135,8 @@ impl Build<'_> {
         }
     }
 
-    async fn attempt(&mut self) -> Result<Attempt, Gone> {
+    /// Builds in one slot. If that stalls and there may be another attempt, nothing is made of what it has left.
+    async fn attempt(&mut self, turn: &Arc<Turn>, another: bool) -> Result<Attempt, Gone> {
         let booting = Instant::now();
         let slot = match self.daemon.pool.take(self.request.network).await {
             Ok(slot) => slot,
@@ -139,21 +144,24 @@ impl Build<'_> {
         };
         self.timings.booting = booting.elapsed();
         self.daemon.registry.slot_is(slot.id, SlotState::Busy);
-        self.run_in(slot).await
+        self.run_in(slot, turn, another).await
     }
 
-    async fn run_in(&mut self, slot: Slot) -> Result<Attempt, Gone> {
+    async fn run_in(&mut self, slot: Slot, turn: &Arc<Turn>, another: bool) -> Result<Attempt, Gone> {
         let slot_id = slot.id;
         let preparing = Instant::now();
         let mut phased = self.phase(BuildPhase::Preparing(slot_id)).await;
         // Connections are kept until the slot is ended: when its own closes, the agent kills the builder.
-        let (slot, mut prepared) = self.prepare(slot).await;
+        let (slot, mut prepared, still_here) = self.prepare(slot).await;
+        phased = phased.and(still_here);
         self.timings.preparing = preparing.elapsed();
         let limits = self.request.limits.stricter(self.daemon.config.limits.of_a_build());
+        let mut started = None;
         let ended = match &mut prepared {
             Ok(inside) if phased.is_ok() => {
                 phased = self.phase(BuildPhase::Building).await;
                 let building = Instant::now();
+                started = Some(building);
                 let ended = self.build(inside, &limits).await;
                 self.timings.building = building.elapsed();
                 ended
@@ -177,8 +185,12 @@ impl Build<'_> {
         let (Stopped { directory, uid, alone }, alive) = stop(slot).await.ok_or(Gone)?;
         drop(prepared);
         // Everything in it is dead; what is left are directories.
+        let again = another && matches!(ended, Ended::Stalled(_));
+        // Where no builder has run, nothing is left by one.
+        if started.is_some() && !again {
+            self.take_back(&directory, uid.uid()).await;
+        }
         self.daemon.registry.slot_gone(slot_id);
-        self.take_back().await;
         self.timings.stopping = stopping.elapsed();
         let ended = match ended {
             // The agent and its slot go down together; the log says more than either end of a socket.
@@ -192,40 +204,45 @@ impl Build<'_> {
         let over = |outcome| Ok(Attempt::Over(outcome));
         let outcome = match ended {
             Ended::Cancelled => Err(Gone),
-            Ended::Stalled(late) => Ok(Attempt::Stalled(late)),
+            Ended::Stalled(late) if again => Ok(Attempt::Stalled(late)),
+            Ended::Stalled(late) => over(BuildOutcome::Infrastructure(stalled(late))),
             Ended::Lost(reason) => over(BuildOutcome::Infrastructure(reason)),
             Ended::Exit(exit, usage) => {
                 self.usage = usage;
                 match (exit, phased) {
                     (_, Err(Gone)) => Err(Gone),
                     (Exit::Code(0), _) => {
-                        self.publish(&directory, uid.uid(), &limits, slot_id).await.map(Attempt::Over)
+                        let deadline = started.zip(limits.wall).and_then(|(at, wall)| at.checked_add(wall));
+                        let interrupt = Interrupt::at(deadline);
+                        let published =
+                            self.publish(&directory, uid.uid(), &limits, slot_id, interrupt).await;
+                        published.map(Attempt::Over)
                     }
                     (exit, _) => over(BuildOutcome::BuilderFailed(exit)),
                 }
             }
         };
-        // What a stall leaves behind is worth nothing: it may be built once more. A directory that was given stays its
-        // owner's.
-        let failed = matches!(&outcome, Ok(Attempt::Over(outcome)) if !is_success(outcome));
-        if self.request.keep_failed && self.builds_in_own_directory() && failed {
-            self.keep(&directory, uid.uid()).await;
-        }
-        let abandoned = self.abandoned.take();
-        let results = if abandoned.is_some() { self.results.take() } else { None };
-        // Thousands of mount points take a while to remove, and nobody has to wait for that.
-        tokio::spawn(async move {
-            if let Some(abandoned) = abandoned {
-                let _ = abandoned.await;
+        // What a stall leaves behind is worth nothing. A directory that was given stays its owner's.
+        let failed = match &outcome {
+            Ok(Attempt::Over(outcome)) => !is_success(outcome),
+            Ok(Attempt::Stalled(_)) | Err(Gone) => false,
+        };
+        let outcome = match failed && self.request.keep_failed && self.builds_in_own_directory() {
+            true => self.keep(&directory, uid.uid()).await.and(outcome),
+            false => outcome,
+        };
+        let results = match &outcome {
+            Ok(Attempt::Over(outcome)) if is_success(outcome) => None,
+            _ => self.results.take(),
+        };
+        let turn = Arc::clone(turn);
+        // Whoever asked does not have to wait for that; whoever comes next has.
+        tokio::task::spawn_blocking(move || {
+            remove_directory(directory.path());
+            if let Some(results) = results {
+                remove_directory(&results);
             }
-            let _ = tokio::task::spawn_blocking(move || {
-                remove_directory(directory.path());
-                if let Some(results) = results {
-                    remove_directory(&results);
-                }
-                drop(uid);
-            })
-            .await;
+            drop((uid, turn));
         });
         outcome
     }
@@ -265,6 +282,7 @@ impl Build<'_> {
         builder: u32,
         limits: &BuildLimits,
         slot: u32,
+        interrupt: Interrupt,
     ) -> Result<BuildOutcome, Gone> {
         self.phase(BuildPhase::Publishing).await?;
         let publishing = Instant::now();
@@ -283,21 +301,16 @@ impl Build<'_> {
             inputs: self.request.inputs.clone(),
             outputs: self.request.outputs.clone(),
             max_bytes: limits.output_bytes,
+            interrupt: interrupt.clone(),
         };
         let publishing_way = self.request.publishing;
-        let mut task = tokio::task::spawn_blocking(move || match publishing_way {
+        let task = tokio::task::spawn_blocking(move || match publishing_way {
             Publishing::Prepare => outputs::prepare(&work),
             Publishing::HandOver => outputs::hand_over(&work),
         });
-        let outcome = tokio::select! {
-            outcome = &mut task => outcome,
-            // Reading a large output can't be interrupted; it ends by itself, and is waited for with the cleaning up.
-            _ = self.connection.reader.next::<ToDaemon>() => {
-                self.abandoned = Some(task);
-                return Err(Gone);
-            }
-        };
+        let (outcome, still_here) = self.finish(&interrupt, task).await;
         self.timings.publishing = publishing.elapsed();
+        still_here?;
         Ok(outcome.unwrap_or_else(|error| {
             BuildOutcome::Infrastructure(format!("the task that prepares outputs panicked: {error}"))
         }))

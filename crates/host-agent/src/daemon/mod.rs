@@ -15,9 +15,9 @@ mod pool;
 mod pump;
 mod readiness;
 mod registry;
+mod rights_of;
 mod session;
 mod shell;
-mod snapshot;
 mod ssh;
 
 use std::path::Path;

@@ -5,9 +5,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+use protocol::message::Exit;
+
 use crate::publish::{
-    Candidates, CopyRules, HandedOver, Handling, Leftover, Links, PublishError, copy_tree, hand_over_output,
-    publish,
+    Candidates, CopyRules, Form, HandedOver, Handling, Interrupt, Interrupted, Leftover, Links, PublishError,
+    Transfer, copy_tree, hand_over_output, publish,
 };
 use crate::request::{BuildOutcome, HandedOutput, Network, OutputRequest, PreparedOutput};
 use crate::store_path::StoreName;
@@ -26,6 +28,8 @@ pub(super) struct Work {
     pub(super) inputs: Vec<StoreName>,
     pub(super) outputs: Vec<OutputRequest>,
     pub(super) max_bytes: Option<u64>,
+    /// When to end early.
+    pub(super) interrupt: Interrupt,
 }
 
 /// Prepares all wanted outputs; blocking.
@@ -62,6 +66,7 @@ pub(super) fn prepare(work: &Work) -> BuildOutcome {
             digest: output.digest,
             max_nar_bytes: left,
             handling,
+            interrupt: &work.interrupt,
         };
         let published = match publish(&leftover, &candidates, &mut links) {
             Ok(published) => published,
@@ -82,6 +87,7 @@ pub(super) fn prepare(work: &Work) -> BuildOutcome {
             nar_size: published.nar_size,
             references: published.references,
             digest: published.digest,
+            depth: published.depth,
         });
     }
     BuildOutcome::Built(prepared)
@@ -101,16 +107,22 @@ pub(super) fn hand_over(work: &Work) -> BuildOutcome {
         if work.view.join(output.path.as_str()).symlink_metadata().is_err() {
             continue;
         }
+        let transfer = |builder| Transfer { builder, owner: work.owner, interrupt: &work.interrupt };
         let bytes = match work.network {
             Network::Loopback => {
-                hand_over_output(view.as_fd(), name, work.builder, work.owner, left, &mut seen)
+                hand_over_output(view.as_fd(), name, transfer(work.builder), left, &mut seen)
             }
             // As above; the copy is ours until it is handed over.
             Network::Outside => {
-                let rules = CopyRules { owned_by: Some(work.builder), max_bytes: left };
-                let us = nix::unistd::geteuid().as_raw();
+                let rules = CopyRules {
+                    owned_by: Some(work.builder),
+                    max_bytes: left,
+                    form: Form::Canonical,
+                    interrupt: work.interrupt.clone(),
+                };
+                let us = transfer(nix::unistd::geteuid().as_raw());
                 copy_tree(view.as_fd(), name, results.as_fd(), name, &rules).and_then(|()| {
-                    hand_over_output(results.as_fd(), name, us, work.owner, None, &mut HandedOver::default())
+                    hand_over_output(results.as_fd(), name, us, None, &mut HandedOver::default())
                 })
             }
         };
@@ -129,12 +141,17 @@ pub(super) fn hand_over(work: &Work) -> BuildOutcome {
     BuildOutcome::HandedOver(handed)
 }
 
-/// What a full disk or such did is not the builder's doing.
+/// What a full disk or such did is not the builder's doing. What takes too long to publish has taken too long to build.
 fn failed(output: &OutputRequest, error: &PublishError) -> BuildOutcome {
-    if error.is_about_the_output() {
-        BuildOutcome::OutputRejected { output: output.name.clone(), reason: error.to_string() }
-    } else {
-        BuildOutcome::Infrastructure(format!("failed to publish '{}': {error}", output.name))
+    match error {
+        PublishError::Interrupted(Interrupted::TimedOut) => BuildOutcome::BuilderFailed(Exit::TimedOut),
+        PublishError::Interrupted(Interrupted::Cancelled) => {
+            BuildOutcome::Infrastructure("the daemon was stopped".into())
+        }
+        error if error.is_about_the_output() => {
+            BuildOutcome::OutputRejected { output: output.name.clone(), reason: error.to_string() }
+        }
+        error => BuildOutcome::Infrastructure(format!("failed to publish '{}': {error}", output.name)),
     }
 }
 

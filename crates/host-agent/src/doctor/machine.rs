@@ -8,6 +8,8 @@ use nix::sys::statvfs::statvfs;
 
 use super::{Finding, human, is_root};
 use crate::config::Config;
+use crate::slot::directory::KEPT;
+use crate::slot::kept;
 
 /// Below this much free space a build of any size fails.
 const DISK_BROKEN: u64 = 512 << 20;
@@ -137,11 +139,11 @@ fn leftovers(config: &Config) -> Finding {
     }
     match (is_root(), entries("slots") + entries("results")) {
         (false, _) => Finding::untried(NAME),
-        (true, 0) => match entries("kept") {
+        (true, 0) => match kept::count(&state.join(KEPT)) {
             0 => Finding::fine(NAME, "none"),
             kept => Finding::fine(
                 NAME,
-                format!("none; {kept} build directories that were to be kept, in {}/kept", state.display()),
+                format!("none; {kept} build directories that were to be kept, in {}/{KEPT}", state.display()),
             ),
         },
         (true, left) => Finding::warning(

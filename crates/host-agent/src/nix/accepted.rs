@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::activity;
 use super::build_request::build_request;
 use super::closure::Closure;
+use super::depth;
 use super::derivation::{Derivation, Output};
 use super::descriptors::BuildLog;
 use super::failure::Failure;
@@ -123,6 +124,9 @@ impl Accepted<'_> {
             Closure::default()
         };
         output_checks::check_outputs(self.derivation, &outputs, &closure, store).map_err(Failure::from)?;
+        for output in &outputs {
+            depth::check(output, self.nix, store)?;
+        }
         let registrar = match self.registrar.take() {
             Some(registrar) => registrar,
             None => Registrar::start(self.nix)?,

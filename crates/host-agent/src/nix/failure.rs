@@ -9,6 +9,7 @@ use protocol::message::Exit;
 use thiserror::Error;
 
 use super::build_request::RequestError;
+use super::depth::DepthError;
 use super::output_checks::CheckError;
 use super::register::RegisterError;
 use super::store_command::StoreCommandError;
@@ -53,6 +54,9 @@ pub enum Failure {
     /// An output is not as the derivation says.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// An output is too deep.
+    #[error(transparent)]
+    Depth(#[from] DepthError),
     /// The slot or the guest failed.
     #[error("failed to build '{derivation}': {reason}")]
     Infrastructure {
@@ -83,8 +87,10 @@ impl Failure {
     pub fn status(&self) -> u8 {
         match self {
             Failure::Builder(_) | Failure::Check(_) | Failure::Request { .. } => PERMANENT,
+            Failure::Depth(error) if error.is_about_the_output() => PERMANENT,
             Failure::Limit(_) => TIMED_OUT,
             Failure::Impossible { .. }
+            | Failure::Depth(_)
             | Failure::Infrastructure { .. }
             | Failure::Wire(_)
             | Failure::Daemon(_)

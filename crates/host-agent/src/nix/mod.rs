@@ -8,7 +8,7 @@
 //! - [`judgement`], [`chain`]: whose it is, and Nix's own hook for what is not ours.
 //! - [`environment`], [`structured_attrs`], [`references_graph`], [`placeholder`], [`build_request`]: what the builder
 //!   sees.
-//! - [`output_checks`], [`take`], [`register`]: from built to valid.
+//! - [`output_checks`], [`depth`], [`take`], [`register`]: from built to valid.
 //! - [`store_command`], [`closure`]: the building Nix's own commands, and what its database knows.
 //! - [`hook`], [`accepted`], [`failure`]: the flow, and how its end is told.
 //!
@@ -23,6 +23,7 @@ pub mod chain;
 pub mod closure;
 pub mod compact_json;
 pub mod conf;
+pub mod depth;
 pub mod derivation;
 pub mod descriptors;
 pub mod environment;

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use thiserror::Error;
 
@@ -125,15 +125,25 @@ impl NixProgram {
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end. Returns what it has printed.
 pub fn answer(name: &'static str, mut command: Command) -> Result<Vec<u8>, StoreCommandError> {
+    command.stdout(Stdio::piped());
+    run(name, command).map(|output| output.stdout)
+}
+
+/// Runs a command to its end, whatever it prints.
+pub fn succeed(name: &'static str, mut command: Command) -> Result<(), StoreCommandError> {
+    command.stdout(Stdio::null());
+    run(name, command).map(drop)
+}
+
+fn run(name: &'static str, mut command: Command) -> Result<Output, StoreCommandError> {
     let output = command
-        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .output()
         .map_err(|error| StoreCommandError::Start { command: name, error })?;
     if output.status.success() {
-        return Ok(output.stdout);
+        return Ok(output);
     }
     Err(StoreCommandError::Failed {
         command: name,

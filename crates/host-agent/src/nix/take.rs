@@ -19,7 +19,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use ::nix::errno::Errno;
-use ::nix::fcntl::{AT_FDCWD, AtFlags, RenameFlags, renameat2};
+use ::nix::fcntl::AtFlags;
 use ::nix::sys::stat::fstatat;
 use thiserror::Error;
 
@@ -78,7 +78,7 @@ pub fn take(staged: &Path, target: &Path) -> Result<Way, TakeError> {
         Err(errno) => Err(failed(errno.into())),
     };
     let unlocked = Unlocked::new(staged).map_err(failed)?;
-    let mut renamed = outcome(rename(AT_FDCWD, staged, AT_FDCWD, target), Way::Renamed);
+    let mut renamed = outcome(publish::rename_new(staged, target), Way::Renamed);
     if let Ok(None) = renamed {
         renamed = outcome(rename_in_mount(staged, target), Way::RenamedInMount);
     }
@@ -110,18 +110,6 @@ fn copy(staged: &Path, target: &Path) -> Result<Way, TakeError> {
     Ok(Way::Copied)
 }
 
-fn rename<A: AsFd, B: AsFd>(from_at: A, from: &Path, to_at: B, to: &Path) -> Result<(), Errno> {
-    match renameat2(&from_at, from, &to_at, to, RenameFlags::RENAME_NOREPLACE) {
-        // Some file systems can't promise not to replace; then look first. The output's lock is ours.
-        Err(Errno::EINVAL) => match fstatat(&to_at, to, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(_) => Err(Errno::EEXIST),
-            Err(Errno::ENOENT) => ::nix::fcntl::renameat(&from_at, from, &to_at, to),
-            Err(errno) => Err(errno),
-        },
-        result => result,
-    }
-}
-
 /// Renames inside a detached copy of the mount that holds the nearest directory above both. `EXDEV` if there is no such
 /// mount, or none may be made.
 fn rename_in_mount(staged: &Path, target: &Path) -> Result<(), Errno> {
@@ -139,7 +127,7 @@ fn rename_in_mount(staged: &Path, target: &Path) -> Result<(), Errno> {
         }
     }
     let inside = |path: &Path| path.strip_prefix(&above).map(Path::to_owned).map_err(|_| Errno::EXDEV);
-    rename(&mount, &inside(staged)?, &mount, &inside(target)?)
+    publish::rename_new_at(&mount, &inside(staged)?, &mount, &inside(target)?)
 }
 
 fn common_ancestor(a: &Path, b: &Path) -> PathBuf {

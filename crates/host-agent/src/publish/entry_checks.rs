@@ -82,7 +82,7 @@ impl EntryRules {
         if stat.st_dev != self.device {
             return Err(PublishError::OtherFileSystem { path: path() });
         }
-        let Some(builder) = self.owned_by.filter(|builder| *builder != stat.st_uid) else {
+        let Some(expected) = self.owned_by.filter(|expected| *expected != stat.st_uid) else {
             return Ok((kind, Standing::Fresh));
         };
         match seen {
@@ -91,7 +91,7 @@ impl EntryRules {
             {
                 Ok((kind, Standing::Seen))
             }
-            _ => Err(PublishError::Ownership { path: path(), uid: stat.st_uid, builder }),
+            _ => Err(PublishError::Ownership { path: path(), uid: stat.st_uid, expected }),
         }
     }
 

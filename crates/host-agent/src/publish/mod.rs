@@ -17,6 +17,7 @@
 //! - [`hashing`]: where the NAR's bytes go: [`references`], digests, and a second thread when there is much of it.
 //! - [`walk`]: descending into a tree by descriptors, to any depth.
 //! - [`copy`], [`remove`], [`handover`], [`unprepared`]: the other things one does with trees, made from the same parts.
+//! - [`interrupt`]: ending any of it early.
 
 use std::os::fd::BorrowedFd;
 
@@ -32,19 +33,24 @@ mod entry_checks;
 mod extended_attributes;
 mod handover;
 mod hashing;
+mod holes;
+mod interrupt;
 mod nar;
 mod references;
 mod reflink;
 mod remove;
+mod renaming;
 mod unprepared;
 mod walk;
 
-pub use copy::{CopyRules, copy_tree};
+pub use copy::{CopyRules, Form, Odd, copy_tree};
 pub use entry_checks::Links;
-pub use handover::{hand_over, pass_on};
+pub use handover::{Transfer, hand_over};
+pub use interrupt::{Interrupt, Interrupted};
 pub use nar::hash_and_scan;
 pub use references::{Candidates, Scanner};
 pub use remove::remove_tree;
+pub use renaming::{rename_new, rename_new_at};
 pub use unprepared::{HandedOver, hand_over_output};
 pub use walk::TreeError;
 
@@ -64,6 +70,8 @@ pub struct Leftover<'a> {
     pub max_nar_bytes: Option<u64>,
     /// Whether it is published where it is.
     pub handling: Handling<'a>,
+    /// When to end early.
+    pub interrupt: &'a Interrupt,
 }
 
 /// Whether an output is published where it is.
@@ -89,6 +97,8 @@ pub struct Published {
     pub references: Vec<StoreName>,
     /// The digest that was asked for.
     pub digest: Option<ByteString>,
+    /// How far below its top its deepest entry is: 0 for a file, 1 for what is directly in a directory.
+    pub depth: u64,
 }
 
 /// Why an output can't be published.
@@ -98,7 +108,7 @@ pub enum PublishError {
     #[error("'{0}' does not exist")]
     Missing(String),
     /// Neither regular file, directory nor symlink.
-    #[error("'{path}' is a {kind}; a store holds regular files, directories and symlinks only")]
+    #[error("'{path}' is a {kind}; only regular files, directories and symlinks can be taken")]
     FileType {
         /// The entry.
         path: String,
@@ -107,7 +117,7 @@ pub enum PublishError {
     },
     /// An entry of someone else's, such as a hard link to a file outside of the output.
     #[error(
-        "'{path}' belongs to uid {uid} instead of the builder's {builder}; is it a hard link to a file from elsewhere?"
+        "'{path}' belongs to uid {uid} instead of {expected}; is it a hard link to a file from elsewhere?"
     )]
     Ownership {
         /// The entry.
@@ -115,7 +125,15 @@ pub enum PublishError {
         /// Its owner.
         uid: u32,
         /// Who should own it.
-        builder: u32,
+        expected: u32,
+    },
+    /// A file that can be reached by other names as well.
+    #[error("'{path}' has {names} names (hard links), and only a file with one can be lent")]
+    Names {
+        /// The entry.
+        path: String,
+        /// How many.
+        names: u64,
     },
     /// The output itself is writable for others than its owner.
     #[error("'{path}' has mode {mode:04o}: group or others may write to it")]
@@ -156,6 +174,9 @@ pub enum PublishError {
     /// The operating system refused something.
     #[error(transparent)]
     Tree(#[from] TreeError),
+    /// It was to end early.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
     /// The second thread ended before its work was done.
     #[error("the thread that computes the NAR hash failed")]
     HashingThread,
@@ -164,7 +185,7 @@ pub enum PublishError {
 impl PublishError {
     /// Whether the output is at fault, rather than this machine (a full disk, say).
     pub fn is_about_the_output(&self) -> bool {
-        !matches!(self, Self::Tree(_) | Self::HashingThread)
+        !matches!(self, Self::Tree(_) | Self::Interrupted(_) | Self::HashingThread)
     }
 }
 
@@ -183,7 +204,12 @@ pub fn publish(
         }
         Handling::CopyTo { directory } => {
             let name = leftover.name.as_str().as_bytes();
-            let rules = CopyRules { owned_by: Some(leftover.builder), max_bytes: leftover.max_nar_bytes };
+            let rules = CopyRules {
+                owned_by: Some(leftover.builder),
+                max_bytes: leftover.max_nar_bytes,
+                form: Form::Canonical,
+                interrupt: leftover.interrupt.clone(),
+            };
             copy_tree(leftover.parent, name, directory, name, &rules)?;
             // The copy is a build of its own as far as hard links go, and belongs to whoever made it: us.
             let published = nar::publish_in_place(

@@ -6,9 +6,10 @@
 //! sorted by the bytes of their names (Nix `src/libutil/archive.cc`).
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise, readlinkat};
@@ -17,13 +18,18 @@ use nix::sys::stat::{FileStat, fstat};
 use super::canonical;
 use super::entry_checks::{ENTRY_NAR_MIN, EntryRules, Kind, Links, Standing};
 use super::hashing::{Hashed, Pipeline, ThreadDied};
+use super::holes::{Part, part_at};
+use super::interrupt::Interrupt;
 use super::references::Candidates;
-use super::walk::{self, Entries, Trail, identity};
+use super::walk::{self, Trail, identity};
 use super::{Leftover, PublishError, Published, TreeError};
 use crate::request::{DigestMethod, DigestRequest};
 
-/// From this size on the kernel is told that a file is read from start to end, bytes.
-const ADVISE_FROM: u64 = 1024 * 1024;
+/// From this size on the kernel is told that a file is read from start to end, and asked where its holes are, bytes.
+const LARGE: u64 = 1024 * 1024;
+
+/// What `st_blocks` counts (stat(3type)), bytes.
+const BLOCK: u64 = 512;
 
 impl From<ThreadDied> for PublishError {
     fn from(_: ThreadDied) -> Self {
@@ -47,6 +53,8 @@ pub(super) fn publish_in_place(
         digest: leftover.digest,
         top: name,
         limit: leftover.max_nar_bytes,
+        interrupt: leftover.interrupt,
+        depth: 0,
         treatment: Some(Treatment {
             rules: EntryRules { device: above.st_dev, owned_by: Some(builder) },
             owner: leftover.owner,
@@ -69,6 +77,8 @@ pub fn hash_and_scan(
         digest,
         top: &name.escape_ascii().to_string(),
         limit: None,
+        interrupt: &Interrupt::default(),
+        depth: 0,
         treatment: None,
     };
     serialiser.run(name)
@@ -88,6 +98,9 @@ struct Serialiser<'a> {
     /// The output's name, for messages.
     top: &'a str,
     limit: Option<u64>,
+    interrupt: &'a Interrupt,
+    /// Of the deepest entry so far.
+    depth: usize,
     treatment: Option<Treatment<'a>>,
 }
 
@@ -107,12 +120,21 @@ impl Serialiser<'_> {
             }
         }
         let Hashed { sha256, size, references, digest } = self.pipeline.finish()?;
-        Ok(Published { nar_sha256: sha256, nar_size: size, references, digest: digest.map(Into::into) })
+        Ok(Published {
+            nar_sha256: sha256,
+            nar_size: size,
+            references,
+            digest: digest.map(Into::into),
+            depth: self.depth as u64,
+        })
     }
 
     /// Serialises one entry of the current directory; of a directory only the start.
     fn entry(&mut self, name: &[u8]) -> Result<(), PublishError> {
-        let is_top = self.trail.depth() == 0;
+        self.interrupt.check()?;
+        let depth = self.trail.depth();
+        let is_top = depth == 0;
+        self.depth = self.depth.max(depth);
         let stat = walk::stat_entry(self.trail.here(), name).map_err(|errno| match errno {
             Errno::ENOENT if is_top => PublishError::Missing(self.top.to_owned()),
             errno => self.failed("examine", name, errno).into(),
@@ -164,32 +186,62 @@ impl Serialiser<'_> {
         if matches!(self.digest, Some(DigestRequest { method: DigestMethod::Flat, .. })) {
             self.pipeline.flat_part(size);
         }
-        self.contents(name, File::from(file), size)?;
+        let has_holes = size >= LARGE && u64::try_from(now.st_blocks).unwrap_or(0) < size / BLOCK;
+        self.contents(name, &File::from(file), size, has_holes)?;
         self.pad(size)?;
         self.string(b")")
     }
 
-    /// Reads exactly as many bytes as were announced.
-    fn contents(&mut self, name: &[u8], mut file: File, size: u64) -> Result<(), PublishError> {
-        if size >= ADVISE_FROM {
+    /// Exactly as many bytes as were announced. Holes are not read.
+    fn contents(&mut self, name: &[u8], file: &File, size: u64, has_holes: bool) -> Result<(), PublishError> {
+        if size >= LARGE {
             // Only a hint.
-            let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
+            let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
         }
-        let mut left = size;
-        while left > 0 {
+        let mut position = 0;
+        while position < size {
+            let part = match has_holes {
+                true => part_at(file, position, size).map_err(|error| self.failed("read", name, error))?,
+                false => Part::Data(size),
+            };
+            position = match part {
+                Part::Data(end) => self.data(name, file, position, end)?,
+                Part::Hole(end) => self.zeros(position, end)?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Reads from here to there. Returns where that is.
+    fn data(&mut self, name: &[u8], file: &File, mut position: u64, end: u64) -> Result<u64, PublishError> {
+        while position < end {
+            self.interrupt.check()?;
             let space = self.pipeline.space()?;
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(space.len());
-            match file.read(&mut space[..wanted]) {
+            let wanted = usize::try_from(end - position).unwrap_or(usize::MAX).min(space.len());
+            match file.read_at(&mut space[..wanted], position) {
                 Ok(0) => return Err(PublishError::Changed { path: self.trail.path(Some(name)) }),
                 Ok(length) => {
                     self.pipeline.advance(length);
-                    left -= length as u64;
+                    position += length as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.failed("read", name, error).into()),
             }
         }
-        Ok(())
+        Ok(end)
+    }
+
+    /// As many zeros. Returns the end.
+    fn zeros(&mut self, mut position: u64, end: u64) -> Result<u64, PublishError> {
+        while position < end {
+            self.interrupt.check()?;
+            let space = self.pipeline.space()?;
+            let length = usize::try_from(end - position).unwrap_or(usize::MAX).min(space.len());
+            space[..length].fill(0);
+            self.pipeline.advance(length);
+            position += length as u64;
+        }
+        Ok(end)
     }
 
     fn symlink(&mut self, name: &[u8], stat: &FileStat, standing: Standing) -> Result<(), PublishError> {
@@ -224,7 +276,7 @@ impl Serialiser<'_> {
         // Nothing is listed that could not be within the limit: what the list takes is memory.
         let left = self.limit.map(|limit| limit.saturating_sub(self.pipeline.position()) / ENTRY_NAR_MIN);
         let most = left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
-        let entries = Entries::list(&directory, most).map_err(|error| self.failed("list", name, error))?;
+        let entries = self.trail.list(name, &directory, most, self.interrupt)?;
         let entries = entries.ok_or_else(|| self.too_large())?;
         self.trail.descend(name, directory, identity(&now), entries);
         Ok(())

@@ -11,6 +11,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::TreeError;
+use super::interrupt::Interrupt;
 use super::walk::{self, Entries, Trail, identity};
 
 /// Removes what is called `name` in `parent`: a tree or a single file. Nothing there is fine. `name` must not contain a
@@ -73,7 +74,7 @@ impl Remover<'_> {
             // With them it does not matter whether this works.
             let _ = fchmod(&directory, Mode::S_IRWXU);
         }
-        let entries = Entries::list(&directory, usize::MAX)?.unwrap_or_default();
+        let entries = Entries::list(&directory, usize::MAX, &Interrupt::default())?.unwrap_or_default();
         Ok((directory, entries, identity(&stat)))
     }
 

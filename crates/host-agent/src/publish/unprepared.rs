@@ -10,31 +10,30 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
-use super::handover::give;
-use super::walk::{self, Entries, Identity, Trail, identity};
+use super::handover::{Transfer, give};
+use super::walk::{self, Identity, Trail, identity};
 use super::{PublishError, TreeError};
 
 /// Files with several names that were handed over already; one for all outputs of a build.
 #[derive(Debug, Default)]
 pub struct HandedOver(HashSet<Identity>);
 
-/// Gives the output called `name` in `parent`, all of which must belong to `builder` and be on one file system, to
-/// `owner` (uid, gid). Modes stay but for set-uid and set-gid bits. `name` must not contain a `/`. A refusal leaves the
-/// entries before it changed; a refused output is thrown away.
+/// Gives the output called `name` in `parent`, all of which must belong to the builder and be on one file system, to its
+/// new owner. Modes stay but for set-uid and set-gid bits. `name` must not contain a `/`. A refusal leaves the entries
+/// before it changed; a refused output is thrown away.
 ///
 /// Returns how many bytes its regular files have; more than `max_bytes` is refused.
 pub fn hand_over_output(
     parent: BorrowedFd<'_>,
     name: &[u8],
-    builder: u32,
-    owner: (u32, u32),
+    transfer: Transfer<'_>,
     max_bytes: Option<u64>,
     seen: &mut HandedOver,
 ) -> Result<u64, PublishError> {
     let shown = || name.escape_ascii().to_string();
     let device = fstat(parent).map_err(|errno| TreeError::new("examine", shown(), errno))?.st_dev;
     let mut walk =
-        Walk { trail: Trail::new(parent), device, builder, owner, max_bytes, bytes: 0, seen: &mut seen.0 };
+        Walk { trail: Trail::new(parent), device, transfer, max_bytes, bytes: 0, seen: &mut seen.0 };
     walk.entry(name)?;
     let mut name = Vec::new();
     while walk.trail.depth() > 0 {
@@ -50,8 +49,7 @@ pub fn hand_over_output(
 struct Walk<'a> {
     trail: Trail<'a>,
     device: u64,
-    builder: u32,
-    owner: (u32, u32),
+    transfer: Transfer<'a>,
     max_bytes: Option<u64>,
     bytes: u64,
     seen: &'a mut HashSet<Identity>,
@@ -59,13 +57,14 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn entry(&mut self, name: &[u8]) -> Result<(), PublishError> {
+        self.transfer.interrupt.check()?;
         let here = self.trail.here();
         let handle = walk::open_handle(here, name).map_err(|errno| self.failed("open", name, errno))?;
         let stat = fstat(&handle).map_err(|errno| self.failed("examine", name, errno))?;
         let format = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
         self.check(name, &stat, format)?;
-        if stat.st_uid == self.builder {
-            give(handle.as_fd(), &stat, None, self.owner)
+        if stat.st_uid == self.transfer.builder {
+            give(handle.as_fd(), &stat, stat.st_mode & 0o1777, self.transfer.owner)
                 .map_err(|errno| self.failed("change the owner of", name, errno))?;
             if stat.st_nlink > 1 && format != SFlag::S_IFDIR {
                 self.seen.insert(identity(&stat));
@@ -78,8 +77,7 @@ impl Walk<'_> {
             Errno::EXDEV => PublishError::OtherFileSystem { path: self.trail.path(Some(name)) },
             errno => self.failed("open", name, errno).into(),
         })?;
-        let entries = Entries::list(&directory, usize::MAX)
-            .map_err(|error| TreeError::new("list", self.trail.path(Some(name)), error))?;
+        let entries = self.trail.list(name, &directory, usize::MAX, self.transfer.interrupt)?;
         self.trail.descend(name, directory, identity(&stat), entries.unwrap_or_default());
         Ok(())
     }
@@ -89,9 +87,10 @@ impl Walk<'_> {
         if stat.st_dev != self.device {
             return Err(PublishError::OtherFileSystem { path: path() });
         }
-        let known = stat.st_uid == self.owner.0 && self.seen.contains(&identity(stat));
-        if stat.st_uid != self.builder && !known {
-            return Err(PublishError::Ownership { path: path(), uid: stat.st_uid, builder: self.builder });
+        let Transfer { builder, owner, .. } = self.transfer;
+        let known = stat.st_uid == owner.0 && self.seen.contains(&identity(stat));
+        if stat.st_uid != builder && !known {
+            return Err(PublishError::Ownership { path: path(), uid: stat.st_uid, expected: builder });
         }
         if format == SFlag::S_IFREG && !known {
             self.bytes = self.bytes.saturating_add(stat.st_size.unsigned_abs());

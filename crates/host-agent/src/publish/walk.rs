@@ -10,12 +10,19 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::dir::Dir;
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use thiserror::Error;
 
+use super::PublishError;
+use super::interrupt::{Interrupt, Interrupted};
+
 /// How many directories of a trail are open at most.
 const KEEP_OPEN: usize = 32;
+
+/// After how many names of a directory it is asked whether to go on.
+const CHECK_EVERY: usize = 4096;
 
 /// What error messages show of a path at most, bytes.
 const SHOWN_PATH: usize = 1024;
@@ -80,13 +87,40 @@ pub(super) struct Entries {
     next: usize,
 }
 
+/// Why a directory was not listed.
+#[derive(Debug, Error)]
+pub(super) enum ListError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+impl From<Errno> for ListError {
+    fn from(errno: Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}
+
+impl From<ListError> for io::Error {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::Io(error) => error,
+            ListError::Interrupted(interrupted) => Self::other(interrupted),
+        }
+    }
+}
+
 impl Entries {
     /// Reads a directory that was not read before. `None` if it has more than `limit` entries.
-    pub fn list(directory: &OwnedFd, limit: usize) -> io::Result<Option<Self>> {
+    pub fn list(directory: &OwnedFd, limit: usize, interrupt: &Interrupt) -> Result<Option<Self>, ListError> {
         let mut entries = Self::default();
         let mut stream = Dir::from_fd(directory.try_clone()?)?;
         for entry in stream.iter() {
             let entry = entry?;
+            if entries.spans.len().is_multiple_of(CHECK_EVERY) {
+                interrupt.check()?;
+            }
             let name = entry.file_name().to_bytes();
             if name == b"." || name == b".." {
                 continue;
@@ -151,6 +185,20 @@ impl<'a> Trail<'a> {
         name.clear();
         name.extend_from_slice(&entries.names[start..end]);
         true
+    }
+
+    /// Lists a directory that was opened as `name` of [`here`](Self::here). `None` if it has more than `limit` entries.
+    pub fn list(
+        &self,
+        name: &[u8],
+        directory: &OwnedFd,
+        limit: usize,
+        interrupt: &Interrupt,
+    ) -> Result<Option<Entries>, PublishError> {
+        Entries::list(directory, limit, interrupt).map_err(|error| match error {
+            ListError::Io(error) => TreeError::new("list", self.path(Some(name)), error).into(),
+            ListError::Interrupted(interrupted) => interrupted.into(),
+        })
     }
 
     /// Goes into a directory that was opened as `name` of [`here`](Self::here).
@@ -286,7 +334,10 @@ mod tests {
     fn lists_no_more_than_asked_for() {
         let top = tempfile::tempdir().unwrap();
         (0..3).for_each(|n| std::fs::write(top.path().join(n.to_string()), "").unwrap());
-        let list = |limit| Entries::list(&std::fs::File::open(top.path()).unwrap().into(), limit).unwrap();
+        let list = |limit| {
+            let directory = std::fs::File::open(top.path()).unwrap().into();
+            Entries::list(&directory, limit, &Interrupt::default()).unwrap()
+        };
         assert!(list(2).is_none());
         assert!(list(3).is_some_and(|entries| entries.spans.len() == 3));
     }

@@ -5,7 +5,7 @@
 //!   mountpoint/       0700        where each slot mounts its root, in its own mount namespace
 //!   slots/<id>/       0700        store/ the view · build/ the build directory · log what the guest printed
 //!   results/<id>/     0700        outputs ready to be taken, owned by whoever asked
-//!   kept/<name>-<n>/  0755        build directories of failed builds that were to be kept
+//!   kept/<uid>/       0700        build directories of failed builds that were to be kept ([`super::kept`])
 //!   ssh/              0755        keys, if one can log in (`crate::ssh::keys`)
 //! ```
 //!
@@ -21,8 +21,9 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
+use super::kept;
 use super::root::set_mode;
-use crate::publish::{TreeError, hand_over, remove_tree};
+use crate::publish::{PublishError, Transfer, TreeError, hand_over, remove_tree};
 
 /// Most bytes of a guest's own output that an error message quotes.
 const LOG_TAIL: u64 = 2048;
@@ -32,7 +33,13 @@ const LOCK: &str = "lock";
 
 /// What is in a daemon's directory, with modes.
 const DIRECTORIES: [(&str, u32); 4] =
-    [("mountpoint", 0o700), ("slots", 0o700), ("results", 0o711), ("kept", 0o755)];
+    [("mountpoint", 0o700), ("slots", 0o700), ("results", 0o711), (KEPT, 0o711)];
+
+/// Build directories that are kept.
+pub const KEPT: &str = "kept";
+
+/// A slot's build directory, in the slot's own.
+const BUILD: &str = "build";
 
 /// Keys, if somebody may log in.
 const SSH: &str = "ssh";
@@ -53,6 +60,9 @@ pub enum DirectoryError {
     /// Something in it could not be removed.
     #[error("failed to clean up: {0}")]
     Tree(Box<TreeError>),
+    /// A build directory could not be given to whoever asked.
+    #[error("failed to hand the build directory over: {0}")]
+    HandOver(Box<PublishError>),
     /// Another daemon has it.
     #[error(
         "failed to lock {0}: another darling-builder daemon runs; stop it first (`systemctl stop darling-builder`)"
@@ -135,35 +145,18 @@ impl StateDirectory {
         Ok(path)
     }
 
-    /// Moves a build directory to a place of its own below `kept`, and gives what `builder` owns in it to `owner`
-    /// (uid, gid).
+    /// Hands a slot's build directory over, and moves it to a place of its own below `kept/<uid>`: everything in the slot
+    /// must be dead. Returns where it is.
     pub fn keep(
         &self,
-        build: &Path,
+        slot: &SlotDirectory,
         name: &str,
-        builder: u32,
-        owner: (u32, u32),
+        transfer: Transfer<'_>,
     ) -> Result<PathBuf, DirectoryError> {
-        let path = self.move_to_kept(build, name)?;
-        let (parent, base) = parent_and_name(&path)?;
-        hand_over(parent.as_fd(), &base, builder, owner)
-            .map_err(|error| DirectoryError::Tree(Box::new(error)))?;
-        Ok(path)
-    }
-
-    fn move_to_kept(&self, build: &Path, name: &str) -> Result<PathBuf, DirectoryError> {
-        let kept = self.path.join("kept");
-        let mut number = 0;
-        loop {
-            let path = kept.join(format!("{name}-{number}"));
-            if path.symlink_metadata().is_ok() {
-                number += 1;
-                continue;
-            }
-            return fs::rename(build, &path)
-                .map(|()| path.clone())
-                .map_err(failed("keep the build directory as", &path));
-        }
+        let from = slot.hand_build_over(transfer)?;
+        let kept = self.path.join(KEPT);
+        kept::keep(&kept, from.as_fd(), BUILD, name, transfer.owner)
+            .map_err(failed("keep a directory in", &kept))
     }
 }
 
@@ -224,7 +217,16 @@ impl SlotDirectory {
 
     /// The build directory.
     pub fn build(&self) -> PathBuf {
-        self.path.join("build")
+        self.path.join(BUILD)
+    }
+
+    /// Hands the build directory over where it is, where nobody but root can look: everything in the slot must be dead.
+    /// Returns the directory that it is in.
+    pub fn hand_build_over(&self, transfer: Transfer<'_>) -> Result<File, DirectoryError> {
+        let directory = File::open(&self.path).map_err(failed("open", &self.path))?;
+        hand_over(directory.as_fd(), BUILD.as_bytes(), transfer)
+            .map_err(|error| DirectoryError::HandOver(Box::new(error)))?;
+        Ok(directory)
     }
 
     /// What the guest's own programs printed.

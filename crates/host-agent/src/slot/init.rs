@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -29,8 +29,6 @@ use super::store_view::StoreView;
 use super::{capabilities, keyring, loopback, pasta, rights, tick::Ticker};
 use crate::guest::Launched;
 use crate::guest::login_streams::LoginStreams;
-use crate::mount;
-use crate::request::BUILD_DIR;
 
 /// proc(5). The host's /proc, before the slot has its own: it knows this process as well.
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
@@ -50,12 +48,6 @@ pub fn run(daemon: UnixStream) {
     };
     while let Some(event) = slot.next_event(&daemon) {
         let message = match event {
-            Event::Message(ToSlot::BuildDirectory, tree) => match show_build_directory(tree) {
-                Ok(()) => continue,
-                Err(error) => {
-                    FromSlot::Failed(format!("failed to show the build directory in the slot: {error}"))
-                }
-            },
             Event::Message(ToSlot::Show(names), _) => {
                 match names.iter().try_for_each(|name| slot.view.show(name)) {
                     Ok(()) => continue,
@@ -81,12 +73,6 @@ pub fn run(daemon: UnixStream) {
             return;
         }
     }
-}
-
-/// Mounts it over the slot's own build directory. That one's mount is shared, so the guest's copy of it gets it too.
-fn show_build_directory(mut tree: Vec<OwnedFd>) -> std::io::Result<()> {
-    let tree = tree.pop().ok_or_else(|| std::io::Error::other("none came with the message"))?;
-    mount::attach(tree, AT_FDCWD, &std::ffi::CString::new(BUILD_DIR)?)
 }
 
 fn log_in(guest: &mut Launched, number: u32, attached: Vec<OwnedFd>) {

@@ -8,6 +8,7 @@ pub mod capabilities;
 pub mod confinement;
 pub mod directory;
 pub mod init;
+pub mod kept;
 mod keyring;
 pub mod kill_everyone;
 mod loopback;
@@ -175,12 +176,6 @@ impl Slot {
                 (FromSlot::Booted(_), _) => {}
             }
         }
-    }
-
-    /// Shows a directory of the host, given as a detached mount, as the build directory. To be followed by
-    /// [`show`](Self::show), which also tells if this has failed; blocking.
-    pub fn show_build_directory(&self, tree: BorrowedFd<'_>) -> Result<(), SlotError> {
-        rights::send(&self.init.socket, &ToSlot::BuildDirectory, &[tree]).map_err(|error| self.broken(error))
     }
 
     /// Has a connection, of a number of its own, served by an `sshd`, which logs to `log`. Both are stream sockets

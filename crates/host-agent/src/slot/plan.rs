@@ -58,8 +58,6 @@ pub enum ToSlot {
     TryPasta(PastaPlan),
     /// Show these store objects.
     Show(Vec<StoreName>),
-    /// Show the directory whose detached mount comes with this message as `/build`. Answered only if that fails.
-    BuildDirectory,
     /// Serve this connection, of this number, with an `sshd` of its own. Two stream sockets come with it, that one and
     /// one for what `sshd` logs; both end when it does. Never answered.
     Login(u32),

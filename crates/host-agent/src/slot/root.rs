@@ -85,7 +85,7 @@ pub fn enter(plan: &BootPlan) -> Result<OwnedFd, RootError> {
     // Shared: what is mounted there later appears in a guest that has mounts of its own as well.
     let shared = Attributes { propagation: libc::MS_SHARED, ..guarded };
     root.bind(&plan.view, store, shared)?;
-    root.bind(&plan.build, &BUILD_DIR[1..], shared)?;
+    root.bind(&plan.build, &BUILD_DIR[1..], guarded)?;
     for path in plan.guest.host_paths() {
         root.show(&path)?;
     }
@@ -112,6 +112,11 @@ pub fn enter(plan: &BootPlan) -> Result<OwnedFd, RootError> {
     chdir("/").step(|| "enter the slot's root".into())?;
     sethostname("localhost").step(|| "name the slot's host".into())?;
     Ok(covered)
+}
+
+/// Options of the tmpfs that is a slot's `/dev/shm`.
+pub(crate) fn shm_options() -> String {
+    tmpfs_options("1777", 64 << 20)
 }
 
 /// The new root while it is being built, at its place in the host's tree.
@@ -221,7 +226,7 @@ impl Root<'_> {
         )
         .step(|| "mount /dev/pts in the slot".into())?;
         self.directory("dev/shm")?;
-        self.tmpfs("dev/shm", &tmpfs_options("1777", 64 << 20))?;
+        self.tmpfs("dev/shm", &shm_options())?;
         for (name, target) in [
             ("ptmx", "pts/ptmx"),
             ("fd", "/proc/self/fd"),

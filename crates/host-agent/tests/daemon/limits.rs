@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use host_agent::request::{BuildLimits, BuildOutcome};
+use host_agent::control::client::{BuildEvent, Place};
+use host_agent::request::{BuildLimits, BuildOutcome, BuildPhase, Network, Publishing};
 use protocol::message::Exit;
 
 use crate::harness::{Daemon, skipped};
@@ -31,6 +32,62 @@ fn wall_clock_silence_and_log_size_end_a_build_each_with_its_reason() {
     assert_eq!(done.report.outcome, BuildOutcome::BuilderFailed(Exit::LogLimit));
     assert_eq!(done.log.len(), 100_000);
     assert_eq!(daemon.sleepers(), 0);
+}
+
+/// A file that takes hours to hash, and no time to make.
+const HUGE: &str = "dd if=/dev/zero of=$out bs=1 count=1 seek=15000000000000 2>/dev/null";
+
+#[test]
+fn the_wall_clock_goes_on_while_outputs_are_published() {
+    if skipped() {
+        return;
+    }
+    let daemon = Daemon::start("max-jobs = 1");
+    let mut request = daemon.request(&format!("{HUGE}; echo x > kept"));
+    request.limits.wall = Some(Duration::from_secs(2));
+    request.keep_failed = true;
+    let started = Instant::now();
+    let done = daemon.build(&request);
+    assert_eq!(done.report.outcome, BuildOutcome::BuilderFailed(Exit::TimedOut));
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(done.report.timings.publishing > Duration::from_millis(100), "{}", done.report.timings);
+    assert!(done.report.kept.unwrap().as_path().join("kept").exists());
+    // A copy is read as well.
+    request.network = Network::Outside;
+    assert_eq!(daemon.build(&request).report.outcome, BuildOutcome::BuilderFailed(Exit::TimedOut));
+    // What is handed over is not read, so it is not late.
+    request.publishing = Publishing::HandOver;
+    request.network = Network::Loopback;
+    assert!(matches!(daemon.build(&request).report.outcome, BuildOutcome::HandedOver(_)));
+}
+
+#[test]
+fn a_build_that_is_cancelled_keeps_its_place_until_nothing_works_for_it_any_more() {
+    if skipped() {
+        return;
+    }
+    let daemon = Daemon::start("max-jobs = 1\nqueue-limit = 0");
+    for network in [Network::Loopback, Network::Outside] {
+        let mut request = daemon.request(HUGE);
+        request.network = network;
+        let mut client = daemon.submit(&request);
+        while client.next_event().unwrap() != BuildEvent::Phase(BuildPhase::Publishing) {}
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(matches!(daemon.connect().reserve().unwrap(), Place::Full(_)));
+        drop(client);
+        let started = Instant::now();
+        let free = || matches!(daemon.connect().reserve().unwrap(), Place::Reserved { .. });
+        daemon.eventually(Duration::from_secs(1), "place free", free);
+        eprintln!("the place was free after {:?}", started.elapsed());
+        // By then nothing of it is left.
+        for name in ["results", "slots"] {
+            let left = std::fs::read_dir(daemon.state().join(name)).unwrap().flatten();
+            let outputs = left
+                .filter(|entry| entry.path().join("store").join(request.outputs[0].path.as_str()).exists());
+            assert_eq!(outputs.count(), 0, "{name}");
+        }
+    }
+    assert_eq!(daemon.status().cancelled, 2);
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod ending;
 mod external;
 mod harness;
 mod hermetic;
+mod kept;
+mod lent;
 mod limits;
 mod results;
 mod shell;

@@ -79,7 +79,7 @@ fn files_lie_in_the_build_directory_and_a_failed_one_is_kept_when_asked() {
     let kept = done.report.kept.unwrap();
     let kept = kept.as_path();
     assert_eq!(std::fs::read(kept.join("made")).unwrap(), b"made\n");
-    assert_eq!(kept.metadata().unwrap().permissions().mode() & 0o7777, 0o755);
+    assert_eq!(kept.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
     assert_eq!(kept.join("made").metadata().unwrap().uid(), 0);
 }
 

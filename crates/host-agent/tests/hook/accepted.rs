@@ -30,6 +30,7 @@ fn output(world: &World) -> PreparedOutput {
         nar_size: 120,
         references: vec![StoreName::parse(OUTPUT.as_bytes()).unwrap()],
         digest: None,
+        depth: 0,
     }
 }
 

@@ -3,55 +3,56 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::Path;
+use std::sync::Arc;
 
 use tracing::warn;
 
-use super::Build;
+use super::{Build, Gone};
 use crate::daemon::given_directory::{GivenDirectory, GivenError};
 use crate::daemon::inside::{Inside, connect};
+use crate::publish::{Interrupt, Transfer};
 use crate::request::{BuildDirectory, BuildFile};
 use crate::slot::directory::SlotDirectory;
 use crate::slot::{Slot, SlotError};
 
 impl Build<'_> {
-    /// Inputs, files, connections.
-    pub(super) async fn prepare(&mut self, slot: Slot) -> (Slot, Result<Inside, SlotError>) {
+    /// Inputs, files, connections. Also tells whether the front end is still there.
+    pub(super) async fn prepare(
+        &mut self,
+        slot: Slot,
+    ) -> (Slot, Result<Inside, SlotError>, Result<(), Gone>) {
         let inputs = std::mem::take(&mut self.request.inputs);
         let files = std::mem::take(&mut self.request.files);
-        let mut given = self.given.take();
-        let may_stall = self.daemon.config.retry_stalled;
+        let given = self.given.clone();
+        let interrupt = Interrupt::default();
+        let lending = interrupt.clone();
         let task = tokio::task::spawn_blocking(move || {
-            let lent = given.as_mut().map_or(Ok(()), |given| {
-                if may_stall {
-                    given.remember();
-                }
-                let tree = given.lend(slot.uid.uid()).map_err(|error| SlotError::Step(error.to_string()))?;
-                slot.show_build_directory(tree.as_fd())
+            let step = |error: &dyn std::error::Error| SlotError::Step(error.to_string());
+            let lent = given.map_or(Ok(()), |given| {
+                given.lend(&slot.directory, slot.uid.uid(), &lending).map_err(|error| step(&error))
             });
             let result = lent.and_then(|()| slot.show(&inputs)).and_then(|()| {
                 write_files(&slot.directory.build(), &files, slot.uid.uid()).map_err(|error| {
                     SlotError::Step(format!("failed to write into the build directory: {error}"))
                 })
             });
-            (slot, inputs, files, given, result)
+            (slot, inputs, files, result)
         });
-        match task.await {
-            Ok((mut slot, inputs, files, given, result)) => {
+        match self.finish(&interrupt, task).await {
+            (Ok((mut slot, inputs, files, result)), still_here) => {
                 self.request.inputs = inputs;
                 self.request.files = files;
-                self.given = given;
                 let inside = result.and_then(|()| {
                     connect(&mut slot).map_err(|error| {
                         SlotError::Step(format!("failed to take up the slot's connections: {error}"))
                     })
                 });
-                (slot, inside)
+                (slot, inside, still_here)
             }
             // The closure does not panic; if it ever does, the panic is the daemon's own.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            (Err(error), _) => std::panic::resume_unwind(error.into_panic()),
         }
     }
 
@@ -61,51 +62,46 @@ impl Build<'_> {
             if !self.request.files.is_empty() {
                 return Err(GivenError::Files);
             }
-            self.given = Some(GivenDirectory::open_soon(path.as_path(), self.connection.peer).await?);
+            let given = GivenDirectory::open_soon(path.as_path(), self.connection.peer).await?;
+            self.given = Some(Arc::new(given));
         }
         Ok(())
     }
 
-    pub(super) async fn take_back(&mut self) {
-        if let Some(given) = self.given.take() {
-            match given.take_back_soon().await {
-                Ok(given) => self.given = Some(given),
-                Err(error) => warn!(build = self.id, error, "failed to give a build directory back"),
-            }
+    /// Gives what the builder has left to whoever gave the directory, if one was given, whether or not he still waits.
+    pub(super) async fn take_back(&mut self, directory: &SlotDirectory, builder: u32) {
+        let Some(given) = self.given.clone() else { return };
+        let directory = directory.clone();
+        let taken = tokio::task::spawn_blocking(move || {
+            given.take_back(&directory, builder).map_err(|error| error.to_string())
+        });
+        if let Err(error) = taken.await.map_err(|error| error.to_string()).and_then(|taken| taken) {
+            warn!(build = self.id, error, "failed to give a build directory back");
         }
-    }
-
-    /// Whether the build directory is as it was before a builder ran in it, so that another may.
-    pub(super) async fn is_as_before(&mut self) -> bool {
-        if self.builds_in_own_directory() {
-            return true;
-        }
-        let Some(given) = self.given.take() else { return false };
-        match given.restore_soon().await {
-            Ok(given) => self.given = Some(given),
-            Err(error) => {
-                warn!(build = self.id, error, "a stalled build is not tried again in its directory")
-            }
-        }
-        self.given.is_some()
     }
 
     pub(super) fn builds_in_own_directory(&self) -> bool {
         self.request.build_directory == BuildDirectory::Own
     }
 
-    pub(super) async fn keep(&mut self, directory: &SlotDirectory, builder: u32) {
+    /// Keeps the slot's build directory for whoever asked.
+    pub(super) async fn keep(&mut self, directory: &SlotDirectory, builder: u32) -> Result<(), Gone> {
         let peer = self.connection.peer;
         let name = self.request.derivation.name().trim_end_matches(".drv").to_owned();
-        let build = directory.build();
-        let state = std::sync::Arc::clone(&self.daemon.state);
-        let kept = tokio::task::spawn_blocking(move || {
-            state.keep(&build, &name, builder, (peer.uid, peer.gid)).map_err(|error| error.to_string())
+        let state = Arc::clone(&self.daemon.state);
+        let directory = directory.clone();
+        let interrupt = Interrupt::default();
+        let keeping = interrupt.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let transfer = Transfer { builder, owner: (peer.uid, peer.gid), interrupt: &keeping };
+            state.keep(&directory, &name, transfer).map_err(|error| error.to_string())
         });
-        match kept.await.map_err(|error| error.to_string()).and_then(|kept| kept) {
+        let (kept, still_here) = self.finish(&interrupt, task).await;
+        match kept.map_err(|error| error.to_string()).and_then(|kept| kept) {
             Ok(kept) => self.kept = Some(kept),
             Err(error) => warn!(build = self.id, error, "failed to keep a build directory"),
         }
+        still_here
     }
 }
 

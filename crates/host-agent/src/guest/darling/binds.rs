@@ -1,10 +1,10 @@
 //! Shows the store view and the build directory inside Darling under their own names.
 //!
 //! Bind mounts in the container's mount namespace, not links to `/Volumes/SystemRoot`: those would show in `pwd -P` and so
-//! in what builds record. Both mounts are shared, so inputs and a build directory that are mounted there later appear inside as well.
+//! in what builds record. The view's mount is shared, so inputs that are mounted there later appear inside as well.
 //!
 //! What the container made of its own is bounded on this occasion as the slot is: no set-uid file has effect on any of its mounts,
-//! and its shared memory has a limit.
+//! and its shared memory, of either kind, has a limit.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,12 +14,20 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::fcntl::AT_FDCWD;
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 
 use crate::mount::{Attributes, Extent, attach, clone_tree, set_attributes};
 use crate::request::BUILD_DIR;
+use crate::slot::root::shm_options;
 use crate::slot::shared_memory;
+
+const NONE: Option<&Path> = None;
+
+/// A tmpfs that the prefix's server mounts, with these flags (darlingserver.cpp).
+const SHARED_MEMORY: &str = "/dev/shm";
+const SHARED_MEMORY_FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC).union(MsFlags::MS_NODEV);
 
 /// Binds `store` and `/build` below the prefix, in the mount namespace of the prefix's server. This process must have one
 /// thread only, and is back in its own namespaces afterwards. Returns the prefix as it is in there.
@@ -42,6 +50,13 @@ pub(super) fn into_container(
             fs::create_dir_all(&inside)?;
             attach(tree.as_fd(), AT_FDCWD, &c_path(&inside)?)?;
         }
+        mount(
+            NONE,
+            SHARED_MEMORY,
+            NONE,
+            MsFlags::MS_REMOUNT | SHARED_MEMORY_FLAGS,
+            Some(shm_options().as_str()),
+        )?;
         let root = directory(Path::new("/"))?;
         set_attributes(&root, Attributes { no_suid: true, ..Attributes::default() }, Extent::Recursive)?;
         directory(prefix)

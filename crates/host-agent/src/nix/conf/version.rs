@@ -46,6 +46,11 @@ impl NixVersion {
         self.has_external_builders() && (self.major, self.minor) != (2, 33)
     }
 
+    /// Whether it takes no more than 64 levels of directories, or had better not: see [`crate::nix::depth`].
+    pub fn limits_depth(self) -> bool {
+        if self.lix { self.at_least(2, 93) } else { self.at_least(2, 24) }
+    }
+
     /// Where `build-hook` is read from.
     pub fn hook_setting(self) -> HookSetting {
         if !self.at_least(2, 3) || (self.lix && self.at_least(2, 94)) {
@@ -126,6 +131,16 @@ mod tests {
         ] {
             assert_eq!(version(text).hook_setting(), setting, "{text}");
         }
+    }
+
+    #[test]
+    fn knows_which_take_no_deep_trees() {
+        for (text, limits) in
+            [("2.8.0", false), ("2.23.3", false), ("2.24.4", true), ("2.34.8", true), ("2.36pre1", true)]
+        {
+            assert_eq!(version(text).limits_depth(), limits, "{text}");
+        }
+        assert!(!version("lix-2.92").limits_depth() && version("lix-2.93").limits_depth());
     }
 
     #[test]

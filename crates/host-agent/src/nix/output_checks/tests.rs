@@ -39,6 +39,7 @@ fn built(output: &str, path: char, references: &[char]) -> PreparedOutput {
         nar_size: 100,
         references: references.iter().copied().map(name).collect(),
         digest: None,
+        depth: 0,
     }
 }
 

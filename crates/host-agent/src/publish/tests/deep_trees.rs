@@ -48,7 +48,9 @@ fn are_published_copied_handed_over_and_removed() {
         let directory = File::open(build.directory.path()).unwrap();
         let name = store_name("out");
         let name = name.as_str().as_bytes();
-        hand_over(directory.as_fd(), name, BUILDER, (BUILDER, BUILDER)).unwrap();
+        let interrupt = Interrupt::default();
+        let to_himself = Transfer { owner: (BUILDER, BUILDER), ..transfer(&interrupt) };
+        hand_over(directory.as_fd(), name, to_himself).unwrap();
         copy_tree(directory.as_fd(), name, directory.as_fd(), b"copy", &CopyRules::default()).unwrap();
         let published = build.publish_as_it_is("out", |_| {}).unwrap();
         let copied = hash_and_scan(directory.as_fd(), b"copy", &build.candidates, None).unwrap();
@@ -57,6 +59,7 @@ fn are_published_copied_handed_over_and_removed() {
         remove_tree(directory.as_fd(), b"copy").unwrap();
         assert_eq!(fs::read_dir(build.directory.path()).unwrap().count(), 0);
         assert_eq!(copied, published);
+        assert_eq!(published.depth, DEPTH as u64 + 1);
         // The magic; 72 bytes for a directory and 96 around an entry with a short name; 120 for the file.
         assert_eq!(published.nar_size as usize, 24 + 72 + DEPTH * (96 + 72) + 96 + 120);
     });

@@ -17,6 +17,7 @@ mod copies;
 mod deep_trees;
 mod handing_over;
 mod hard_links;
+mod interruption;
 mod nar_agreement;
 mod refusals;
 mod removal;
@@ -26,6 +27,11 @@ const BUILDER: u32 = 1_999_999_999;
 
 /// Whom published outputs belong to in these tests: not root, so that it is seen to be set.
 const OWNER: (u32, u32) = (1_999_999_998, 1_999_999_997);
+
+/// From the builder to the owner.
+fn transfer(interrupt: &Interrupt) -> Transfer<'_> {
+    Transfer { builder: BUILDER, owner: OWNER, interrupt }
+}
 
 /// Says why a test is skipped.
 fn is_root() -> bool {
@@ -45,6 +51,7 @@ struct Build {
     directory: TempDir,
     candidates: Candidates,
     links: Links,
+    interrupt: Interrupt,
 }
 
 impl Build {
@@ -54,7 +61,12 @@ impl Build {
 
     fn referring_to(names: impl IntoIterator<Item = StoreName>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        Self { directory, candidates: Candidates::new(names), links: Links::default() }
+        Self {
+            directory,
+            candidates: Candidates::new(names),
+            links: Links::default(),
+            interrupt: Interrupt::default(),
+        }
     }
 
     fn path(&self, output: &str) -> PathBuf {
@@ -99,6 +111,7 @@ impl Build {
             digest: None,
             max_nar_bytes: None,
             handling,
+            interrupt: &self.interrupt,
         };
         adjust(&mut leftover);
         publish(&leftover, &self.candidates, &mut self.links)

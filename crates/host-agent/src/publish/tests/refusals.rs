@@ -30,9 +30,8 @@ fn refuses_what_is_neither_file_directory_nor_symlink() {
         let out = build.make_directory("out");
         fs::create_dir(out.join("sub")).unwrap();
         make(&out.join("sub/thing"));
-        let expected = format!(
-            "'OUT/sub/thing' is a {kind}; a store holds regular files, directories and symlinks only"
-        );
+        let expected =
+            format!("'OUT/sub/thing' is a {kind}; only regular files, directories and symlinks can be taken");
         give_to_builder(&out);
         let before = facts(&out.join("sub/thing"));
         assert_eq!(refused(build.publish("out")), expected);
@@ -61,7 +60,7 @@ fn refuses_a_hard_link_to_a_file_of_someone_else_and_leaves_that_file_alone() {
     assert_eq!(
         refused(build.publish_as_it_is("out", |_| {})),
         format!(
-            "'OUT/planted' belongs to uid 0 instead of the builder's {BUILDER}; is it a hard link to a file from elsewhere?"
+            "'OUT/planted' belongs to uid 0 instead of {BUILDER}; is it a hard link to a file from elsewhere?"
         )
     );
     assert_eq!(facts(&secret), before);
@@ -80,7 +79,7 @@ fn refuses_directories_and_symlinks_of_someone_else() {
         make(&out.join("foreign"));
         let before = facts(&out.join("foreign"));
         let error = build.publish_as_it_is("out", |_| {}).unwrap_err();
-        assert!(matches!(error, PublishError::Ownership { uid: 0, builder: BUILDER, .. }), "{error}");
+        assert!(matches!(error, PublishError::Ownership { uid: 0, expected: BUILDER, .. }), "{error}");
         assert_eq!(facts(&out.join("foreign")), before);
 
         let mut build = Build::new();

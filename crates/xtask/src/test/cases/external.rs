@@ -17,7 +17,8 @@ use crate::world::session::{Build, Built, LIMIT, Session};
 use crate::world::{FrontEnd, Guest, Mode};
 
 cases! {
-    Everywhere: a_kept_directory_is_the_builders_with_all_it_left, a_check_compares, rebuild_compares,
+    Everywhere: a_kept_directory_is_the_builders_with_all_it_left,
+        what_a_builder_leaves_is_harmless_even_when_nix_ends_it, a_check_compares, rebuild_compares,
         a_killed_program_takes_its_slot_along_within_a_second, builtin_builders_are_refused_with_one_line,
         a_dead_daemon_is_waited_for, nothing_is_left_of_many_builds;
     SingleUser: the_same_outputs_as_through_the_hook, floating_outputs_are_built, both_configured_asks_the_hook_first;
@@ -116,6 +117,42 @@ fn a_kept_directory_is_the_builders_with_all_it_left(session: &mut Session) -> R
         owner == top || session.world.mode == Mode::Daemon,
         "it belongs to {owner}, and the top to {top}"
     );
+    Ok(())
+}
+
+/// Nix opens the directory to everybody as soon as it has killed our program, whether or not the builder is dead by then.
+fn what_a_builder_leaves_is_harmless_even_when_nix_ends_it(session: &mut Session) -> Result<()> {
+    let build = Build::of("external.nix", "set-uid").with(&["--keep-failed", "--timeout", "2"]);
+    let mut running = limited::start(&mut session.build_command(&build))?;
+    let builds = Path::new("/nix/var/nix/builds");
+    let mut harmful = None;
+    let mut look = || {
+        for entry in fs::read_dir(builds).into_iter().flatten().flatten() {
+            let program = entry.path().join("build/program");
+            if let Ok(metadata) = fs::symlink_metadata(&program)
+                && (metadata.mode() & 0o6000 != 0 || metadata.uid() >= 2_000_000_000)
+            {
+                harmful = Some(format!("{:o} of {}", metadata.mode(), metadata.uid()));
+            }
+        }
+    };
+    while running.is_running()? {
+        look();
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    let came_back = wait_until(Duration::from_secs(2), || {
+        look();
+        let kept = fs::read_dir(builds)?.flatten().next().context("nothing was kept")?;
+        Ok(kept.path().join("build/program").exists())
+    });
+    let built = Built::from(running.finish(LIMIT)?);
+    let status = session.status_of_timeout();
+    built.fails_with(status)?;
+    ensure!(came_back?, "what the builder left did not come back");
+    for entry in fs::read_dir(builds)?.flatten() {
+        fs::remove_dir_all(entry.path())?;
+    }
+    ensure!(harmful.is_none(), "the program was there with mode {}", harmful.unwrap_or_default());
     Ok(())
 }
 

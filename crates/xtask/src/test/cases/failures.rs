@@ -1,7 +1,8 @@
 //! Builders that fail or don't end: exit statuses, messages, and what is left.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -98,14 +99,23 @@ fn a_kept_build_directory_is_named(session: &mut Session) -> Result<()> {
     let text = String::from_utf8_lossy(&built.finished.stderr).into_owned();
     let named = text.split(['\'', '"', ' ', '\n']).map(PathBuf::from);
     // Ours, or Nix's own.
-    let places = [daemon::STATE, "/nix/var/nix/builds"];
-    let ours = |path: &PathBuf| places.iter().any(|place| path.starts_with(place));
-    let kept = named.filter(ours).find(|path| path.is_dir());
+    let (ours, nixs) = (Path::new(daemon::STATE).join("kept/0"), Path::new("/nix/var/nix/builds"));
+    let is_kept = |path: &PathBuf| (path.starts_with(&ours) || path.starts_with(nixs)) && path.is_dir();
+    let kept = named.into_iter().find(is_kept);
     let kept = kept.with_context(|| format!("no build directory named in: {}", built.finished.describe()))?;
+    if kept.starts_with(&ours) {
+        for path in [&kept, &ours] {
+            let metadata = fs::metadata(path)?;
+            let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
+            ensure!((mode, owner) == (0o700, 0), "{} is {owner}'s, mode {mode:o}", path.display());
+        }
+    }
     // Nix's is inside another one.
-    let whole =
-        kept.ancestors().find(|path| places.iter().any(|place| path.parent() == Some(place.as_ref())));
+    let whole = kept.ancestors().find(|path| path.parent() == Some(nixs));
     fs::remove_dir_all(whole.unwrap_or(&kept))?;
+    if kept.starts_with(&ours) {
+        fs::remove_dir(&ours)?;
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::cases;
+use crate::world::FrontEnd;
 use crate::world::daemon::STATE;
 use crate::world::limited::{self, wait_until};
 use crate::world::session::{Build, LIMIT, Session};
@@ -19,7 +20,8 @@ const FILE: &str = "outputs.nix";
 
 cases! {
     Everywhere: several_outputs_with_references_between_them, references_to_inputs_and_not_beyond, self_reference,
-        names_that_are_not_utf8, modes_become_canonical, a_hard_link_to_a_foreign_file_is_refused;
+        names_that_are_not_utf8, modes_become_canonical, a_hard_link_to_a_foreign_file_is_refused,
+        as_deep_as_nix_takes_it_and_one_level_more;
     SingleUser: a_cycle_between_outputs_is_refused, references_in_names_and_links_count,
         a_reference_across_chunks_counts, links_stay_as_they_are, a_link_can_be_an_output, set_id_bits_vanish,
         hard_links_within_outputs, a_fifo_is_refused, an_output_that_all_can_write_is_refused, empty_outputs,
@@ -173,6 +175,30 @@ fn a_hard_link_to_a_foreign_file_is_refused(session: &mut Session) -> Result<()>
         metadata.uid()
     );
     fs::remove_file(&secret)?;
+    Ok(())
+}
+
+fn as_deep_as_nix_takes_it_and_one_level_more(session: &mut Session) -> Result<()> {
+    let built = session.build(&Build::of(FILE, "deep-64"))?.succeeds()?;
+    let out = built.output()?;
+    session.sound(out)?;
+    // What was taken can be read and written by this very Nix.
+    let copied = Path::new("/scratch/copied");
+    let copy = format!("nix-store --dump {} | nix-store --restore {}", out.display(), copied.display());
+    let mut shell = session.root_command("sh");
+    limited::run(shell.args(["-euc", &copy]), LIMIT)?.must_succeed()?;
+    fs::remove_dir_all(copied)?;
+
+    let deeper = session.build(&Build::of(FILE, "deep-65"))?;
+    if !session.nix_at_least(2, 24) {
+        return session.sound(deeper.succeeds()?.output()?);
+    }
+    let status = session.status_of_rejection();
+    let words = match session.world.front_end {
+        FrontEnd::Hook => "is nested 65 levels deep",
+        FrontEnd::ExternalBuilder => "exceeds maximum NAR directory depth of 64",
+    };
+    deeper.fails_with(status)?.says(words)?;
     Ok(())
 }
 
