@@ -4,6 +4,7 @@
 //! connection it came by; when the connection ends, so does the build. Its state is in memory: after a crash there is
 //! nothing to resume, only directories to clean up, and slots have died with the daemon's sockets.
 
+mod agent;
 mod build;
 mod given_directory;
 mod inside;

@@ -26,7 +26,8 @@ use protocol::hello::{Channel, Hello};
 use super::plan::{AgentGreeting, BootPlan, FromSlot, SlotNetwork, ToSlot};
 use super::root::{self, AGENT_DIR};
 use super::store_view::StoreView;
-use super::{capabilities, keyring, loopback, pasta, rights, tick::Ticker};
+use super::tick::{Ticker, Trouble};
+use super::{capabilities, keyring, loopback, pasta, rights};
 use crate::guest::Launched;
 use crate::guest::login_streams::LoginStreams;
 
@@ -318,8 +319,13 @@ impl Slot {
                     }
                 }
             }
-            if tick_ready && let Some(late) = self.ticker.proceed() {
-                return Some(Event::Stalled(late));
+            if tick_ready && let Some(trouble) = self.ticker.proceed() {
+                return Some(match trouble {
+                    Trouble::Late(late) => Event::Stalled(late),
+                    Trouble::MadeUp => {
+                        Event::GuestEnded("the agent answered ticks that were never sent".into())
+                    }
+                });
             }
             if daemon_ready {
                 return match rights::receive(daemon) {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 
-use super::uid_processes::{HolderError, end_all};
+use super::uid_processes::{HolderError, end_all, end_all_of};
 use crate::config::Config;
 
 /// The last of the range are for slots that are no daemon's (`host-agent doctor`).
@@ -109,7 +109,7 @@ impl UidLease {
 
     /// Kills whoever has it, wherever that runs; blocking.
     pub fn end_holders(&self) -> Result<(), HolderError> {
-        match end_all(&(self.uid..self.uid + 1))? {
+        match end_all_of(self.uid)? {
             0 => {}
             ended => tracing::error!(
                 uid = self.uid,

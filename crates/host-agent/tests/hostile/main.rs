@@ -21,4 +21,5 @@ mod limits;
 mod machine;
 mod refused_calls;
 mod set_id;
+mod sockets;
 mod uids;

@@ -29,7 +29,7 @@ fn start(way: &str, uid: u32) -> Outside {
 }
 
 /// Processes on the machine that have it in some way.
-fn holders(uid: u32) -> Vec<String> {
+pub fn holders(uid: u32) -> Vec<String> {
     let uid = uid.to_string();
     let status = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let has = |pid: &String| {

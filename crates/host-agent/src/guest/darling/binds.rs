@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use crate::mount::{Attributes, Extent, attach, clone_tree, set_attributes};
 use crate::request::BUILD_DIR;
 use crate::slot::root::shm_options;
-use crate::slot::shared_memory;
+use crate::slot::system_v;
 
 const NONE: Option<&Path> = None;
 
@@ -38,7 +38,7 @@ pub(super) fn into_container(
     shared_bytes: u64,
 ) -> io::Result<OwnedFd> {
     within(server, "ipc", CloneFlags::CLONE_NEWIPC, || {
-        shared_memory::limit(Path::new("/proc"), shared_bytes)
+        system_v::limit(Path::new("/proc"), shared_bytes)
     })?;
     let trees: Vec<(OwnedFd, &Path)> = [store, Path::new(BUILD_DIR)]
         .into_iter()
