@@ -8,6 +8,9 @@ use nix::errno::Errno;
 
 use crate::call::{call, in_child, own_proc, pointer, tell, tell_io, tell_word};
 
+/// A way to send a signal with this number to the agent.
+type Send = dyn FnMut(u64) -> Result<i64, Errno>;
+
 const LAST_SIGNAL: u64 = 64;
 const PTRACE_ATTACH: u64 = 16;
 const PTRACE_SEIZE: u64 = 0x4206;
@@ -21,7 +24,9 @@ pub fn attack(words: &[&str]) {
             tell(format!("everyone-{signal}"), call(libc::SYS_kill, &[-1_i64 as u64, signal]));
         }
         ["signals"] => signals(agent()),
-        ["one-signal", signal] => tell("one-signal", call(libc::SYS_kill, &[agent(), signal.parse().unwrap()])),
+        ["one-signal", signal] => {
+            tell("one-signal", call(libc::SYS_kill, &[agent(), signal.parse().unwrap()]))
+        }
         ["memory"] => memory(agent()),
         ["limits"] => limits(agent()),
         ["connect"] => connect(),
@@ -46,24 +51,31 @@ fn is_there(process: u64) -> bool {
 fn signals(agent: u64) {
     let mut info = [0_u32; 32];
     let handle = call(libc::SYS_pidfd_open, &[agent, 0]).unwrap_or(-1) as u64;
-    let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(agent as i32))).map_or(0, |group| group.as_raw());
-    let group = (-i64::from(group)) as u64;
-    let mut ways: Vec<(&str, Box<dyn FnMut(u64) -> Result<i64, Errno>>)> = vec![
+    let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(agent as i32)))
+        .map_or(0, |group| group.as_raw());
+    // That of the first process has a number that means everybody.
+    let group = if group > 1 { (-i64::from(group)) as u64 } else { -(agent as i64) as u64 };
+    let mut ways: Vec<(&str, Box<Send>)> = vec![
         ("kill", Box::new(move |signal| call(libc::SYS_kill, &[agent, signal]))),
         ("tkill", Box::new(move |signal| call(libc::SYS_tkill, &[agent, signal]))),
         ("tgkill", Box::new(move |signal| call(libc::SYS_tgkill, &[agent, agent, signal]))),
         ("pidfd", Box::new(move |signal| call(libc::SYS_pidfd_send_signal, &[handle, signal, 0, 0]))),
-        ("queue", Box::new(move |signal| {
-            // `si_code` of sigqueue(3), -1, without which it is refused anyway.
-            info[0] = signal as u32;
-            info[2] = u32::MAX;
-            call(libc::SYS_rt_sigqueueinfo, &[agent, signal, info.as_ptr() as u64])
-        })),
+        (
+            "queue",
+            Box::new(move |signal| {
+                // `si_code` of sigqueue(3), -1, without which it is refused anyway.
+                info[0] = signal as u32;
+                info[2] = u32::MAX;
+                call(libc::SYS_rt_sigqueueinfo, &[agent, signal, info.as_ptr() as u64])
+            }),
+        ),
         ("group", Box::new(move |signal| call(libc::SYS_kill, &[group, signal]))),
     ];
     for (way, send) in &mut ways {
         let mut answers: Vec<String> = (0..=LAST_SIGNAL)
-            .map(|signal| send(signal).map_or_else(|error| format!("{error:?}"), |_| format!("sent-{signal}")))
+            .map(|signal| {
+                send(signal).map_or_else(|error| format!("{error:?}"), |_| format!("sent-{signal}"))
+            })
             .collect();
         answers.dedup();
         tell_word(format!("signals-by-{way}"), answers.join(","));
@@ -77,8 +89,11 @@ fn signals(agent: u64) {
 /// The kernel sends a signal to the owner of a descriptor that has become readable: which owner, which signal, can be said.
 fn by_descriptor(agent: u64) -> i32 {
     let (reading, writing) = UnixStream::pair().unwrap();
-    let set = |command: i32, value: u64| call(libc::SYS_fcntl, &[reading.as_raw_fd() as u64, command as u64, value]);
-    let owned = set(libc::F_SETOWN, agent).and_then(|_| set(SIGNAL_OF_DESCRIPTOR as i32, libc::SIGKILL as u64));
+    let set = |command: i32, value: u64| {
+        call(libc::SYS_fcntl, &[reading.as_raw_fd() as u64, command as u64, value])
+    };
+    let owned =
+        set(libc::F_SETOWN, agent).and_then(|_| set(SIGNAL_OF_DESCRIPTOR as i32, libc::SIGKILL as u64));
     let owned = owned.and_then(|_| set(libc::F_SETFL, libc::O_ASYNC as u64));
     let _ = std::io::Write::write(&mut &writing, b"x");
     i32::from(owned.is_err())

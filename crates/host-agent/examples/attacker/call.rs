@@ -48,7 +48,11 @@ pub fn pointer(path: impl AsRef<Path>) -> u64 {
 
 /// Where every process filesystem is: the slot's, and inside Darling its own.
 pub fn all_procs() -> Vec<PathBuf> {
-    ["/proc", "/var/d/p/proc"].map(PathBuf::from).into_iter().filter(|proc| proc.join("self").exists()).collect()
+    ["/proc", "/var/d/p/proc"]
+        .map(PathBuf::from)
+        .into_iter()
+        .filter(|proc| proc.join("self").exists())
+        .collect()
 }
 
 /// The one whose numbers are those of this process's calls.

@@ -41,7 +41,9 @@ fn by_files(process: &Path) {
     for name in ["root", "cwd", "exe", "ns/mnt", "ns/pid", "ns/net", "ns/user"] {
         tell_io(what(name), fs::read_link(at(name)));
     }
-    for name in ["root", "root/etc", "root/run/.store", "cwd/etc", "fd", "map_files", "task/1/root", "task/1/fd"] {
+    for name in
+        ["root", "root/etc", "root/run/.store", "cwd/etc", "fd", "map_files", "task/1/root", "task/1/fd"]
+    {
         tell_io(what(name).as_str(), fs::read_dir(at(name)));
     }
     for name in ["environ", "auxv", "maps", "smaps", "pagemap", "stack", "syscall", "io", "personality"] {

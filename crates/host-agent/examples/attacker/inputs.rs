@@ -26,7 +26,8 @@ pub fn attack(words: &[&str]) {
         mounts.lines().for_each(|line| println!("mount: {line}"));
         return;
     }
-    let (way, [directory, file, hidden, handle]) = words.split_first().map(|(way, rest)| (*way, <[&str; 4]>::try_from(rest).unwrap())).unwrap();
+    let (way, [directory, file, hidden, handle]) =
+        words.split_first().map(|(way, rest)| (*way, <[&str; 4]>::try_from(rest).unwrap())).unwrap();
     let targets = Targets { directory: Path::new(directory), file: Path::new(file), hidden, handle };
     match way {
         "change" => change(&targets),
@@ -50,7 +51,11 @@ pub fn attack(words: &[&str]) {
 
 /// Through the file system.
 fn change(targets: &Targets) {
-    for (what, path) in [("directory", targets.directory), ("file", targets.file), ("inside", &targets.directory.join("inside"))] {
+    for (what, path) in [
+        ("directory", targets.directory),
+        ("file", targets.file),
+        ("inside", &targets.directory.join("inside")),
+    ] {
         let said = |how: &str| format!("{how}-{what}");
         let target = pointer(path);
         tell_io(said("write"), fs::File::options().write(true).open(path));
@@ -60,16 +65,28 @@ fn change(targets: &Targets) {
         tell_io(said("chown"), chown(path, Some(nix::unistd::getuid().as_raw()), None));
         tell_io(said("lchown"), lchown(path, Some(0), Some(0)));
         let times = [0_u64; 4];
-        tell(said("times"), call(libc::SYS_utimensat, &[libc::AT_FDCWD as u64, target, times.as_ptr() as u64, 0]));
+        tell(
+            said("times"),
+            call(libc::SYS_utimensat, &[libc::AT_FDCWD as u64, target, times.as_ptr() as u64, 0]),
+        );
         tell(said("attribute"), call(libc::SYS_setxattr, &[target, pointer("user.x"), target, 1, 0]));
         tell_io(said("rename"), fs::rename(path, "moved-input"));
-        tell_io(said("rename-beside"), fs::rename(path, path.with_file_name("00000000000000000000000000000000-moved")));
+        tell_io(
+            said("rename-beside"),
+            fs::rename(path, path.with_file_name("00000000000000000000000000000000-moved")),
+        );
         fs::write("replacement", "").unwrap();
         tell_io(said("replace"), fs::rename("replacement", path));
         let beside = path.with_file_name("00000000000000000000000000000000-replacement");
         let _ = fs::write(&beside, "");
         tell_io(said("replace-beside"), fs::rename(&beside, path));
-        let exchange = [libc::AT_FDCWD as u64, pointer(&beside), libc::AT_FDCWD as u64, target, libc::RENAME_EXCHANGE.into()];
+        let exchange = [
+            libc::AT_FDCWD as u64,
+            pointer(&beside),
+            libc::AT_FDCWD as u64,
+            target,
+            libc::RENAME_EXCHANGE.into(),
+        ];
         tell(said("exchange"), call(libc::SYS_renameat2, &exchange));
         tell_io(said("link-over"), symlink("/etc/passwd", path));
         tell_io(said("unlink"), fs::remove_file(path));
@@ -105,7 +122,8 @@ fn link(targets: &Targets) {
             let (here, to) = (libc::AT_FDCWD as u64, pointer(&to));
             let empty = [opened as u64, pointer(""), here, to, libc::AT_EMPTY_PATH as u64];
             tell(said("descriptor"), call(libc::SYS_linkat, &empty));
-            let by_path = [here, pointer(format!("/proc/self/fd/{opened}")), here, to, libc::AT_SYMLINK_FOLLOW as u64];
+            let by_path =
+                [here, pointer(format!("/proc/self/fd/{opened}")), here, to, libc::AT_SYMLINK_FOLLOW as u64];
             tell(said("descriptor-path"), call(libc::SYS_linkat, &by_path));
         }
     }
@@ -129,7 +147,10 @@ fn mount(targets: &Targets) {
         // struct mount_attr: to set, to clear, propagation, user namespace.
         let attributes = [0, libc::MOUNT_ATTR_RDONLY, 0, 0];
         let size = size_of_val(&attributes) as u64;
-        tell(said("attributes"), call(libc::SYS_mount_setattr, &[at_cwd, target, 0, attributes.as_ptr() as u64, size]));
+        tell(
+            said("attributes"),
+            call(libc::SYS_mount_setattr, &[at_cwd, target, 0, attributes.as_ptr() as u64, size]),
+        );
         tell(said("move"), mount(target, here, libc::MS_MOVE));
         tell(said("unmount"), call(libc::SYS_umount2, &[target, libc::MNT_DETACH as u64]));
         tell(said("write-after"), call(libc::SYS_open, &[target, libc::O_WRONLY as u64]));
@@ -141,9 +162,12 @@ fn mount(targets: &Targets) {
     tell("uncover-move", mount(covered, here, libc::MS_MOVE));
     // What is mounted below stays behind: then what it covers is seen.
     for above in ["/run", "/"] {
-        tell(format!("uncover-bind-{above}"), mount(pointer(above), here, libc::MS_BIND).inspect(|_| {
-            let _ = call(libc::SYS_umount2, &[here, libc::MNT_DETACH as u64]);
-        }));
+        tell(
+            format!("uncover-bind-{above}"),
+            mount(pointer(above), here, libc::MS_BIND).inspect(|_| {
+                let _ = call(libc::SYS_umount2, &[here, libc::MNT_DETACH as u64]);
+            }),
+        );
         let clone = u64::from(libc::OPEN_TREE_CLONE);
         tell(format!("uncover-clone-{above}"), call(libc::SYS_open_tree, &[at_cwd, pointer(above), clone]));
     }
@@ -162,6 +186,7 @@ fn mount(targets: &Targets) {
         tell_io(format!("descriptor-{descriptor}-hidden"), hidden(&by));
     }
     tell("pivot", call(libc::SYS_pivot_root, &[here, here]));
+    tell_io("pivoted-hidden", hidden(Path::new("/.store")));
     tell_io("covered-hidden-after", hidden(Path::new(COVERED)));
     tell_io("store-hidden-after", hidden(targets.directory.parent().unwrap()));
     by_handle(targets);
@@ -172,7 +197,13 @@ fn by_handle(targets: &Targets) {
     let bytes: Vec<u8> = (0..targets.handle.len() / 2)
         .map(|at| u8::from_str_radix(&targets.handle[2 * at..2 * at + 2], 16).unwrap())
         .collect();
-    let mounts = [Path::new("."), targets.directory, targets.directory.parent().unwrap(), Path::new("/run"), Path::new("/")];
+    let mounts = [
+        Path::new("."),
+        targets.directory,
+        targets.directory.parent().unwrap(),
+        Path::new("/run"),
+        Path::new("/"),
+    ];
     for mount in mounts {
         let opened = call(libc::SYS_open, &[pointer(mount), libc::O_RDONLY as u64]);
         let opened = opened.and_then(|mount| {
@@ -180,9 +211,12 @@ fn by_handle(targets: &Targets) {
             call(libc::SYS_open_by_handle_at, &[mount as u64, bytes.as_ptr() as u64, flags])
         });
         // A handle that means nothing there is as good as refused, so that this is tried at all is seen elsewhere.
-        tell(format!("handle-from-{}", mount.display()), opened.map_err(|error| match error {
-            Errno::EPERM | Errno::ESTALE | Errno::EOPNOTSUPP => Errno::EPERM,
-            other => other,
-        }));
+        tell(
+            format!("handle-from-{}", mount.display()),
+            opened.map_err(|error| match error {
+                Errno::EPERM | Errno::ESTALE | Errno::EOPNOTSUPP => Errno::EPERM,
+                other => other,
+            }),
+        );
     }
 }

@@ -26,7 +26,11 @@ pub fn attack(words: &[&str]) {
     let (user, description) = (pointer("user"), pointer(description));
     for ring in SPECIAL {
         tell(format!("read{ring}"), read(ring as u64));
-        tell(format!("search{ring}"), call(libc::SYS_keyctl, &[SEARCH, ring as u64, user, description, 0]).and_then(|key| read(key as u64)));
+        tell(
+            format!("search{ring}"),
+            call(libc::SYS_keyctl, &[SEARCH, ring as u64, user, description, 0])
+                .and_then(|key| read(key as u64)),
+        );
         tell(format!("link{ring}"), call(libc::SYS_keyctl, &[LINK, ring as u64, THREAD_KEYRING]));
     }
     tell("request", call(libc::SYS_request_key, &[user, description, 0, 0]).and_then(|key| read(key as u64)));

@@ -151,7 +151,8 @@ fn lie_as_told(mut control: UnixStream, ticks: UnixStream, told: &Told) {
         "usage" => {
             std::fs::write(&told.out, "honest").unwrap();
             let most = u64::MAX;
-            let usage = Usage { wall_micros: most, user_micros: most, system_micros: most, max_rss_bytes: most };
+            let usage =
+                Usage { wall_micros: most, user_micros: most, system_micros: most, max_rss_bytes: most };
             vec![FromAgent::Exited { exit: Exit::Code(0), usage }]
         }
         "spawn-text" => {

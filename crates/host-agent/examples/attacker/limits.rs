@@ -24,7 +24,8 @@ pub fn attack(words: &[&str]) {
         }
         ["threads"] => tell_word("threads", in_child_told(thread)),
         ["terminals"] => {
-            let open = |_| call(libc::SYS_open, &[pointer("/dev/ptmx"), (libc::O_RDWR | libc::O_NOCTTY) as u64]);
+            let open =
+                |_| call(libc::SYS_open, &[pointer("/dev/ptmx"), (libc::O_RDWR | libc::O_NOCTTY) as u64]);
             tell_word("terminals", until_refused(open));
         }
         ["files", directory] => {
@@ -70,7 +71,7 @@ fn process(number: usize) -> Result<i64, Errno> {
     match unsafe { libc::fork() } {
         0 => {
             ignore_signals();
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 let _ = nix::unistd::setsid();
             }
             pause()
@@ -114,11 +115,13 @@ fn tmpfs() {
         call(libc::SYS_mount, &[kind, pointer("/tmp"), kind, 0, pointer("size=100%")])
     };
     tell("mount", mount());
-    let unshared = in_child(|| i32::from(enter_user_namespace(libc::CLONE_NEWNS).and_then(|()| mount()).is_err()));
+    let unshared =
+        in_child(|| i32::from(enter_user_namespace(libc::CLONE_NEWNS).and_then(|()| mount()).is_err()));
     tell_word("unshared", unshared);
     let flags = (libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::SIGCHLD) as u64;
     tell("clone", call_as_parent(libc::SYS_clone, &[flags]));
-    let arguments = [(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) as u64, 0, 0, 0, libc::SIGCHLD as u64, 0, 0, 0];
+    let arguments =
+        [(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) as u64, 0, 0, 0, libc::SIGCHLD as u64, 0, 0, 0];
     let size = size_of_val(&arguments) as u64;
     tell("clone3", call_as_parent(libc::SYS_clone3, &[arguments.as_ptr() as u64, size]));
     // What makes mounts without a path.

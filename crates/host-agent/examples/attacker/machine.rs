@@ -43,8 +43,25 @@ fn devices(planted: &[&str]) {
     for path in planted {
         tell_io(format!("open-{path}"), fs::File::open(path));
     }
-    for name in ["mem", "kmem", "port", "kmsg", "kvm", "fuse", "net/tun", "loop0", "loop-control", "sda", "vda", "console", "tty0", "vsock", "userfaultfd"] {
-        let options = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).to_owned();
+    for name in [
+        "mem",
+        "kmem",
+        "port",
+        "kmsg",
+        "kvm",
+        "fuse",
+        "net/tun",
+        "loop0",
+        "loop-control",
+        "sda",
+        "vda",
+        "console",
+        "tty0",
+        "vsock",
+        "userfaultfd",
+    ] {
+        let options =
+            fs::File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).to_owned();
         tell_io(format!("open-{name}"), options.open(Path::new("/dev").join(name)));
     }
 }
@@ -73,13 +90,18 @@ fn time() {
 fn settings(below: &str) {
     let mut tried = 0;
     for proc in all_procs() {
-        let start = if below.is_empty() { proc.clone() } else { proc.join("sys").join(below.trim_start_matches('/')) };
+        let start = if below.is_empty() {
+            proc.clone()
+        } else {
+            proc.join("sys").join(below.trim_start_matches('/'))
+        };
         let mut directories = vec![start];
         while let Some(directory) = directories.pop() {
             for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
                 let Ok(kind) = entry.file_type() else { continue };
                 let path = entry.path();
-                let is_process = directory == proc && entry.file_name().as_encoded_bytes()[0].is_ascii_digit();
+                let is_process =
+                    directory == proc && entry.file_name().as_encoded_bytes()[0].is_ascii_digit();
                 if kind.is_dir() && !is_process {
                     directories.push(path);
                 } else if kind.is_file() {
@@ -118,10 +140,16 @@ fn terminal() {
     const TIOCSCTTY: u64 = 0x540e;
     const TIOCCONS: u64 = 0x541d;
     tell_io("controlling", fs::File::open("/dev/tty"));
-    let mut found: Vec<(String, u64)> = (0..10).map(|descriptor| (format!("descriptor-{descriptor}"), descriptor)).collect();
+    let mut found: Vec<(String, u64)> =
+        (0..10).map(|descriptor| (format!("descriptor-{descriptor}"), descriptor)).collect();
     let pseudo = fs::read_dir("/dev/pts").into_iter().flatten().flatten().map(|entry| entry.path());
-    for path in pseudo.chain(["/dev/tty", "/dev/console", "/dev/tty0", "/dev/tty1", "/dev/ttyS0"].map(Into::into)) {
-        let opened = call(libc::SYS_open, &[pointer(&path), (libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOCTTY) as u64]);
+    for path in
+        pseudo.chain(["/dev/tty", "/dev/console", "/dev/tty0", "/dev/tty1", "/dev/ttyS0"].map(Into::into))
+    {
+        let opened = call(
+            libc::SYS_open,
+            &[pointer(&path), (libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOCTTY) as u64],
+        );
         if let Ok(opened) = opened {
             found.push((path.display().to_string(), opened as u64));
         }

@@ -9,6 +9,12 @@ use nix::errno::Errno;
 
 use crate::call::{call, enter_user_namespace, in_child, pointer, tell, tell_io, tell_word};
 
+/// A way to make the file of this name.
+type Make<'a> = dyn Fn(&str) -> Result<i64, Errno> + 'a;
+
+/// A way to execute; returns where that failed.
+type Execute<'a> = dyn Fn(&str) + 'a;
+
 const MODE: u64 = 0o6755;
 
 pub fn attack(words: &[&str]) {
@@ -39,7 +45,7 @@ fn make(directory: &str) {
         plain(name);
         call(libc::SYS_open, &[pointer(at(name)), libc::O_RDWR as u64]).unwrap() as u64
     };
-    let ways: &[(&str, &dyn Fn(&str) -> Result<i64, Errno>)] = &[
+    let ways: &[(&str, &Make)] = &[
         ("chmod", &|name| call(libc::SYS_chmod, &[plain(name), MODE])),
         // The kernel looks at 16 bits of a mode.
         ("chmod-high", &|name| call(libc::SYS_chmod, &[plain(name), 0xffff_ffff_0001_0000 | MODE])),
@@ -79,9 +85,7 @@ fn make(directory: &str) {
             call(libc::SYS_linkat, &[at_cwd, path, at_cwd, pointer(at(name)), follow])
         }),
         ("creat", &|name| call(libc::SYS_creat, &[pointer(at(name)), MODE])),
-        ("mknod", &|name| {
-            call(libc::SYS_mknod, &[pointer(at(name)), u64::from(libc::S_IFREG) | MODE])
-        }),
+        ("mknod", &|name| call(libc::SYS_mknod, &[pointer(at(name)), u64::from(libc::S_IFREG) | MODE])),
         ("mknodat-fifo", &|name| {
             call(libc::SYS_mknodat, &[at_cwd, pointer(at(name)), u64::from(libc::S_IFIFO) | MODE])
         }),
@@ -93,7 +97,8 @@ fn make(directory: &str) {
         }),
         ("access-list", &|name| {
             // Version 2; owner, group, mask and others, with more bits than there are.
-            let entry = |tag: u16| [tag.to_le_bytes(), 0o6777_u16.to_le_bytes(), [0xff; 2], [0xff; 2]].concat();
+            let entry =
+                |tag: u16| [tag.to_le_bytes(), 0o6777_u16.to_le_bytes(), [0xff; 2], [0xff; 2]].concat();
             let list = [2_u32.to_le_bytes().to_vec(), entry(1), entry(4), entry(16), entry(32)].concat();
             set_attribute(plain(name), "system.posix_acl_access", &list)
         }),
@@ -184,7 +189,7 @@ fn run(file: &str) {
     let by_path = |path: &str, by: &str| {
         let _ = nix::unistd::execv(&CString::new(path).unwrap(), &arguments(by));
     };
-    let ways: &[(&str, &dyn Fn(&str))] = &[
+    let ways: &[(&str, &Execute)] = &[
         ("path", &|by| {
             let _ = nix::unistd::execv(&path, &arguments(by));
         }),
@@ -235,7 +240,8 @@ fn whoami(by: &str) {
         libc::getresgid(&raw mut group[0], &raw mut group[1], &raw mut group[2]);
     }
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let has = |set: &str| status.lines().find_map(|line| line.strip_prefix(set)).unwrap_or("?").trim().to_owned();
+    let has =
+        |set: &str| status.lines().find_map(|line| line.strip_prefix(set)).unwrap_or("?").trim().to_owned();
     let ids: Vec<String> = user.iter().chain(&group).map(u32::to_string).collect();
     let sets = ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"].map(has);
     tell_word(format!("who-by-{by}"), format!("{}+{}", ids.join("/"), sets.join("/")));

@@ -79,7 +79,9 @@ impl Conversation {
             FromAgent::Output { .. } | FromAgent::Exited { .. } | FromAgent::InputTaken if !self.started => {
                 Err("it spoke of a builder that it had not started")
             }
-            FromAgent::Exited { exit: Exit::Code(0..=CODE_MAX) | Exit::Signal(1..=SIGNAL_MAX), .. } => Ok(message),
+            FromAgent::Exited { exit: Exit::Code(0..=CODE_MAX) | Exit::Signal(1..=SIGNAL_MAX), .. } => {
+                Ok(message)
+            }
             FromAgent::Exited { .. } => Err("it told of an end that no process has"),
             FromAgent::Output { ref bytes, .. } if (1..=CHUNK_MAX).contains(&bytes.len()) => Ok(message),
             FromAgent::Output { .. } => Err("it sent a piece of output of a size that none has"),

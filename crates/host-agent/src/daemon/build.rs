@@ -265,8 +265,7 @@ impl Build<'_> {
             self.connection,
             limits,
             &mut mode,
-            &self.daemon.registry,
-            self.id,
+            |bytes| self.daemon.registry.build_log(self.id, bytes),
             &mut self.log,
         )
         .await;

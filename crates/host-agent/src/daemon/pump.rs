@@ -18,7 +18,6 @@ use tokio::time::{Instant as Deadline, sleep_until};
 
 use super::Mode;
 use super::inside::Inside;
-use super::registry::Registry;
 use super::session::Connection;
 use crate::control::message::{FromDaemon, ToDaemon};
 use crate::control::stream::{FrameReader, is_gone, send};
@@ -123,15 +122,15 @@ fn batches<'a, T: Clone>(
     })
 }
 
-/// Starts the builder and relays until it has ended. Returns how, and how many bytes of output there were.
+/// Starts the builder and relays until it has ended. Returns how, and how many bytes of output there were; `printed` is told
+/// meanwhile.
 pub(super) async fn relay(
     inside: &mut Inside,
     process: Process<'_>,
     connection: &mut Connection,
     limits: &BuildLimits,
     mode: &mut watch::Receiver<Mode>,
-    registry: &Registry,
-    build: u64,
+    printed: impl Fn(u64),
     log: &mut Log,
 ) -> (Ended, u64) {
     let Log { outgoing, remarks } = log;
@@ -190,13 +189,16 @@ pub(super) async fn relay(
                         over_limit = Some(Exit::LogLimit);
                     }
                     log_bytes += bytes.len() as u64;
-                    registry.build_log(build, log_bytes);
+                    printed(log_bytes);
                     if let Err(error) = outgoing.put(&FromDaemon::Output(bytes.into())) {
                         return (Ended::Lost(error.to_string()), log_bytes);
                     }
                 }
                 Ok(Some(FromAgent::Exited { exit, usage })) => return (Ended::Exit(exit, usage), log_bytes),
-                Ok(Some(_)) => {}
+                Ok(Some(FromAgent::Started { .. })) => {}
+                Ok(Some(_)) => {
+                    return (Ended::Lost("the agent spoke of what a build does not have".into()), log_bytes);
+                }
                 Ok(None) => return (Ended::Lost(why_gone(&mut inside.slot).await), log_bytes),
                 Err(error) if error.is_gone() => {
                     return (Ended::Lost(why_gone(&mut inside.slot).await), log_bytes);

@@ -20,7 +20,7 @@ use super::{Daemon, remove_directory};
 use crate::config::GuestKind;
 use crate::control::message::{FromDaemon, ToDaemon};
 use crate::control::shell::{ShellEnd, ShellRequest};
-use crate::control::stream::{is_gone, send};
+use crate::control::stream::send;
 use crate::request::{BuildPhase, Network};
 use crate::slot::plan::FromSlot;
 use crate::slot::{Slot, stalled};

@@ -1,6 +1,6 @@
 //! The attacker: in a store, as a builder, and outside as its accomplice.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -47,7 +47,8 @@ pub fn kernel_has_scopes() -> bool {
     let none: *const libc::c_void = std::ptr::null();
     // SAFETY: asks for a number.
     #[allow(unsafe_code)]
-    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, CREATE_RULESET_VERSION) };
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, CREATE_RULESET_VERSION) };
     version >= 6
 }
 
@@ -113,7 +114,8 @@ impl Running {
     }
 
     fn read_until(&mut self, start: &str) {
-        let is_there = |log: &str| log.split_inclusive('\n').any(|line| line.starts_with(start) && line.ends_with('\n'));
+        let is_there =
+            |log: &str| log.split_inclusive('\n').any(|line| line.starts_with(start) && line.ends_with('\n'));
         while !is_there(&self.log()) {
             match self.client.next_event().unwrap() {
                 BuildEvent::Output(bytes) => self.log.extend(bytes),
@@ -219,8 +221,14 @@ impl Outside {
         std::fs::set_permissions(directory.path(), public).unwrap();
         let copy = directory.path().join("attacker");
         copy_program(&program(), &copy);
-        let mut child =
-            Command::new(copy).args(words).uid(uid).gid(uid).current_dir("/").stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(copy)
+            .args(words)
+            .uid(uid)
+            .gid(uid)
+            .current_dir("/")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut outside = Self { child, stdout };
         outside.says(until);
@@ -249,13 +257,6 @@ impl Outside {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-    }
-
-    /// What else it says until it ends.
-    pub fn rest(&mut self) -> String {
-        let mut rest = String::new();
-        let _ = self.stdout.read_to_string(&mut rest);
-        rest
     }
 }
 
@@ -300,7 +301,9 @@ pub fn mounts(log: &str) -> Vec<Mount> {
         .filter_map(|line| {
             let (mount, file_system) = line.strip_prefix("mount: ")?.split_once(" - ")?;
             let fields: Vec<&str> = mount.split(' ').collect();
-            let [kind, _, of_file_system] = file_system.split(' ').collect::<Vec<_>>()[..] else { return None };
+            let [kind, _, of_file_system] = file_system.split(' ').collect::<Vec<_>>()[..] else {
+                return None;
+            };
             let own = |text: &str| text.to_owned();
             Some(Mount {
                 point: own(fields[4]),

@@ -50,8 +50,9 @@ fn what_an_accomplice_writes_through_a_descriptor_of_the_output_is_not_in_what_i
     for round in 0..rounds() {
         let name = name(round);
         let mut accomplice = Outside::start(new_uid_base(), &["channel", "fetch", &name], "listens");
-        let mut request = attacker
-            .request(&format!("echo honest-and-longer-than-that > $out; $attacker channel offer {name} $out; echo offered"));
+        let mut request = attacker.request(&format!(
+            "echo honest-and-longer-than-that > $out; $attacker channel offer {name} $out; echo offered"
+        ));
         request.network = Network::Outside;
         let told = attacker.build(&request);
         assert_eq!(told.came_of("offer"), "taken", "{}", told.log());

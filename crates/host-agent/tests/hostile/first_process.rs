@@ -20,7 +20,9 @@ fn the_first_process_of_a_slot_can_be_neither_looked_into_nor_traced_nor_signall
         for signal in [0, libc::SIGKILL, libc::SIGSTOP, libc::SIGTERM, libc::SIGCHLD] {
             assert_eq!(told.came_of(&format!("signal-{signal}")), "EPERM", "{}", told.log());
         }
-        for name in ["root", "cwd", "exe", "fd", "environ", "maps", "mem", "fd/3", "ns/mnt", "root/run/.store"] {
+        for name in
+            ["root", "cwd", "exe", "fd", "environ", "maps", "mem", "fd/3", "ns/mnt", "root/run/.store"]
+        {
             assert_eq!(told.came_of(&format!("/proc/1/{name}")), "EACCES", "{name}: {}", told.log());
         }
     }

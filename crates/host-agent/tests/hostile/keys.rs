@@ -19,8 +19,14 @@ fn join_session_with_a_secret() -> std::io::Result<()> {
         let session = libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, c"_ses_root_login".as_ptr());
         for kind in [c"user", c"logon"] {
             let description = if kind == c"user" { description.as_ptr() } else { c"root:key".as_ptr() };
-            let key =
-                libc::syscall(libc::SYS_add_key, kind.as_ptr(), description, SECRET.as_ptr(), SECRET.len(), SESSION);
+            let key = libc::syscall(
+                libc::SYS_add_key,
+                kind.as_ptr(),
+                description,
+                SECRET.as_ptr(),
+                SECRET.len(),
+                SESSION,
+            );
             if session < 0 || key < 0 {
                 return Err(std::io::Error::last_os_error());
             }

@@ -20,7 +20,9 @@ pub fn nar_sha256(path: &Path) -> [u8; 32] {
 
 /// The output is what its hash says, and stays it.
 fn is_final(told: &Told) {
-    let BuildOutcome::Built(outputs) = &told.done.report.outcome else { panic!("{:?} {}", told.done.report, told.log()) };
+    let BuildOutcome::Built(outputs) = &told.done.report.outcome else {
+        panic!("{:?} {}", told.done.report, told.log())
+    };
     for _ in 0..5 {
         assert_eq!(nar_sha256(outputs[0].staged.as_path()), outputs[0].nar_sha256);
         std::thread::sleep(Duration::from_millis(10));

@@ -23,10 +23,14 @@ fn processes_of_a_slot_have_a_limit_and_neither_host_nor_other_slots_feel_it() {
     if skipped() {
         return;
     }
-    for (extra, attack) in [("", "processes"), ("allow-user-namespaces = true\n", "processes-in-user-namespace")] {
-        let daemon = Daemon::start(&format!("warm-slots = 0\nmax-jobs = 2\n{extra}[limits]\nprocesses = 200"));
+    for (extra, attack) in
+        [("", "processes"), ("allow-user-namespaces = true\n", "processes-in-user-namespace")]
+    {
+        let daemon =
+            Daemon::start(&format!("warm-slots = 0\nmax-jobs = 2\n{extra}[limits]\nprocesses = 200"));
         let attacker = Attacker::new(&daemon);
-        let running = attacker.run_until(&attacker.request(&format!("$attacker limits {attack}")), "attempt processes ");
+        let running = attacker
+            .run_until(&attacker.request(&format!("$attacker limits {attack}")), "attempt processes ");
         let came = running.came_of("processes");
         let (count, error) = taken(&came);
         assert!(error == "EAGAIN" && (150..200).contains(&count), "{count} {error}");
@@ -112,9 +116,13 @@ fn a_builder_makes_no_tmpfs_of_its_own() {
     }
     let daemon = Daemon::start("warm-slots = 0");
     let told = Attacker::new(&daemon).run("$attacker limits tmpfs; echo > $out");
-    for (what, error) in
-        [("mount", "EPERM"), ("unshared", "exit-1"), ("clone", "EPERM"), ("clone3", "ENOSYS"), ("fsopen", "EPERM")]
-    {
+    for (what, error) in [
+        ("mount", "EPERM"),
+        ("unshared", "exit-1"),
+        ("clone", "EPERM"),
+        ("clone3", "ENOSYS"),
+        ("fsopen", "EPERM"),
+    ] {
         assert_eq!(told.came_of(what), error, "{what}: {}", told.log());
     }
 }

@@ -12,6 +12,17 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use crate::attack::{Attacker, Told, first_processes, host, skipped};
 use crate::harness::Daemon;
 
+/// What everybody may open to write: watching how busy the machine is, which sets nothing, and a number that the kernel then takes
+/// from nobody who has no rights.
+const NO_SETTINGS: &[&str] =
+    &["/pressure/io", "/pressure/cpu", "/pressure/memory", "/pressure/irq", "/sys/kernel/ns_last_pid"];
+
+/// What else could be opened to be written.
+fn writable(told: &Told) -> Vec<&str> {
+    let written = told.attempts.iter().filter(|one| one.what == "writable").map(|one| &*one.came);
+    written.filter(|path| !NO_SETTINGS.iter().any(|harmless| path.ends_with(harmless))).collect()
+}
+
 fn attack(what: &str) -> Told {
     let daemon = Daemon::start("warm-slots = 0");
     let told = Attacker::new(&daemon).run(&format!("cd /build; $attacker machine {what}; echo > $out"));
@@ -70,8 +81,7 @@ fn no_setting_of_the_kernels_is_written_nor_where_it_sends_core_files() {
     }
     let told = attack("settings");
     told.none_was_done_but(&[], 4);
-    let writable: Vec<_> = told.attempts.iter().filter(|one| one.what == "writable").map(|one| &one.came).collect();
-    assert!(writable.is_empty(), "{writable:?}");
+    assert!(writable(&told).is_empty(), "{:?}", writable(&told));
     assert!(told.came_of("tried").parse::<u32>().unwrap() > 100, "{}", told.log());
     assert_eq!(told.came_of("core-pattern"), "EACCES");
 
@@ -79,7 +89,7 @@ fn no_setting_of_the_kernels_is_written_nor_where_it_sends_core_files() {
     let told = Attacker::new(&daemon).run("$attacker machine settings-in-user-namespace; echo > $out");
     assert_eq!(told.came_of("enter"), "done", "{}", told.log());
     told.none_was_done_but(&["enter"], 5);
-    assert!(told.attempts.iter().all(|one| one.what != "writable"), "{:?}", told.attempts);
+    assert!(writable(&told).is_empty(), "{:?}", writable(&told));
 }
 
 #[test]
@@ -91,11 +101,19 @@ fn a_builder_takes_its_chance_when_memory_runs_out_even_of_a_daemon_that_is_spar
         // SAFETY: opens and writes a file between fork and exec.
         #[allow(unsafe_code)]
         unsafe {
-            command.pre_exec(|| std::fs::write("/proc/self/oom_score_adj", "-500"));
+            command.pre_exec(|| {
+                // Not every root may.
+                let _ = std::fs::write("/proc/self/oom_score_adj", "-500");
+                Ok(())
+            });
         }
     });
     let told = Attacker::new(&daemon).run("$attacker machine memory-score; echo > $out");
-    assert_eq!(told.came_of("score"), "0", "{}", told.log());
+    let score =
+        |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().to_owned();
+    let daemons = score(&daemon.child.id().to_string());
+    let wanted = if daemons == "-500" { "0".to_owned() } else { daemons };
+    assert_eq!(told.came_of("score"), wanted, "{}", told.log());
     for lower in ["-1", "-500", "-1000"] {
         assert_eq!(told.came_of(&format!("lower-to{lower}")), "EACCES", "{}", told.log());
     }
@@ -114,7 +132,9 @@ fn nothing_is_typed_into_the_terminal_that_the_daemon_was_started_from() {
     let slave = pty.slave.try_clone().unwrap();
     let daemon = Daemon::start_as("warm-slots = 0", None, |command| {
         let slave = pty.slave.try_clone().unwrap();
-        command.stdin(Stdio::from(pty.slave.try_clone().unwrap())).stdout(Stdio::from(pty.slave.try_clone().unwrap()));
+        command
+            .stdin(Stdio::from(pty.slave.try_clone().unwrap()))
+            .stdout(Stdio::from(pty.slave.try_clone().unwrap()));
         // SAFETY: plain system calls between fork and exec.
         #[allow(unsafe_code)]
         unsafe {
@@ -142,7 +162,8 @@ fn nothing_is_typed_into_the_terminal_that_the_daemon_was_started_from() {
     let seen = (&master).read(&mut echoed);
     assert!(seen.is_err(), "{:?}", String::from_utf8_lossy(&echoed));
     // Nor does anything in the slot have it.
-    let [daemon_session] = [nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(daemon.child.id() as i32))).unwrap()];
+    let [daemon_session] =
+        [nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(daemon.child.id() as i32))).unwrap()];
     assert_eq!(daemon_session.as_raw() as u32, daemon.child.id());
 }
 
@@ -173,8 +194,13 @@ fn no_process_of_a_slot_has_the_terminal_that_the_daemon_was_started_from() {
     assert_ne!(daemons, "0");
     let attacker = Attacker::new(&daemon);
     let _running = attacker.run_until(&attacker.request("echo on; sleep 60"), "on");
-    let processes: Vec<u32> =
-        daemon.slot_processes().iter().map(|one| one.0).chain(first_processes(&daemon)).map(|pid| pid as u32).collect();
+    let processes: Vec<u32> = daemon
+        .slot_processes()
+        .iter()
+        .map(|one| one.0)
+        .chain(first_processes(&daemon))
+        .map(|pid| pid as u32)
+        .collect();
     assert!(processes.len() >= 3, "{processes:?}");
     for pid in processes {
         assert_ne!(terminal(pid), daemons, "{pid}");

@@ -33,8 +33,11 @@ fn no_call_makes_a_set_uid_file_wherever_a_builder_can_write() {
         assert_eq!(told.len(), 4 * 20, "{}", running.log());
         assert!(told.iter().all(|attempt| attempt.came != "set"), "{told:?}");
         // What can do it at all.
-        let refused = |way: &str| told.iter().any(|one| one.what == format!("{way}-in-/build") && one.came == "EPERM");
-        for way in ["chmod", "fchmod", "fchmodat", "open", "openat", "temporary", "creat", "mknod", "capabilities"] {
+        let refused =
+            |way: &str| told.iter().any(|one| one.what == format!("{way}-in-/build") && one.came == "EPERM");
+        for way in
+            ["chmod", "fchmod", "fchmodat", "open", "openat", "temporary", "creat", "mknod", "capabilities"]
+        {
             assert!(refused(way), "{way}: {told:?}");
         }
         assert_eq!(found(&daemon), "");

@@ -33,7 +33,10 @@ fn attack(daemon: &Daemon, network: Network, abstract_name: &str) -> (Told, Stri
     let attacker = Attacker::new(daemon);
     let (own, path) = (daemon.socket(), path.display());
     let services = SERVICES.join(" ");
-    let script = format!("$attacker sockets {services} {} {path} @{abstract_name} {port_address}; echo > $out", own.display());
+    let script = format!(
+        "$attacker sockets {services} {} {path} @{abstract_name} {port_address}; echo > $out",
+        own.display()
+    );
     let mut request = attacker.request(&script);
     request.network = network;
     let told = attacker.build(&request);
@@ -51,7 +54,8 @@ fn no_socket_of_the_machine_can_be_reached_from_a_build() {
     let (told, port) = attack(&daemon, Network::Loopback, &name);
     // Inside Darling its own servers' are listed, and are the guest's.
     let of_guest = |what: &str| what.contains("/var/d/") || what.contains("darlingserver");
-    let reached: Vec<_> = told.attempts.iter().filter(|one| one.came == "done" && !of_guest(&one.what)).collect();
+    let reached: Vec<_> =
+        told.attempts.iter().filter(|one| one.came == "done" && !of_guest(&one.what)).collect();
     assert!(reached.is_empty(), "{reached:?}");
     for service in SERVICES {
         assert_eq!(told.came_of(&format!("connect-{service}")), "ENOENT", "{service}");

@@ -37,9 +37,7 @@ pub(super) fn into_container(
     store: &Path,
     shared_bytes: u64,
 ) -> io::Result<OwnedFd> {
-    within(server, "ipc", CloneFlags::CLONE_NEWIPC, || {
-        system_v::limit(Path::new("/proc"), shared_bytes)
-    })?;
+    within(server, "ipc", CloneFlags::CLONE_NEWIPC, || system_v::limit(Path::new("/proc"), shared_bytes))?;
     let trees: Vec<(OwnedFd, &Path)> = [store, Path::new(BUILD_DIR)]
         .into_iter()
         .map(|path| Ok((clone_tree(AT_FDCWD, &c_path(path)?, Extent::Recursive)?, path)))
