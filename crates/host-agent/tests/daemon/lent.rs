@@ -34,6 +34,11 @@ fn facts(path: impl AsRef<Path>) -> (u32, u32, u32, i64) {
     (metadata.uid(), metadata.gid(), metadata.mode(), metadata.mtime())
 }
 
+/// What no builder can do by itself: the second wall is tried without the first.
+fn arm(path: &Path) {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o6777)).unwrap();
+}
+
 /// Waits until the builder has made this, which it can be told by.
 const TOLD: &str = "touch ready; while [ ! -e $out.go ]; do sleep 0.05; done; rm $out.go;";
 
@@ -64,9 +69,10 @@ fn the_callers_files_never_change_hands_and_the_builders_are_behind_a_closed_doo
     let place = Place::new("");
     let file = place.put(".attr", 0o640);
     let before = facts(&file);
-    let mut child =
-        place.start(&place.json(&format!("cat .attr; cp /bin/sh s; chmod 6777 s . ; {TOLD} exit 1")));
+    let mut child = place.start(&place.json(&format!("cat .attr; cp /bin/sh s; {TOLD} exit 1")));
     let build = place.waiting();
+    arm(&build.join("s"));
+    arm(&build);
     assert_eq!((facts(&file), place.names()), (before, vec![".attr".to_owned()]));
     assert_eq!(owner(place.tmp()), BUILDER);
     let copy = facts(build.join(".attr"));
@@ -109,7 +115,7 @@ fn a_file_with_several_names_is_refused_and_left_alone() {
     let keep = place.top.join("keep");
     fs::hard_link(&file, &keep).unwrap();
     let before = facts(&keep);
-    let refusal = place.run(&place.json("chmod 6755 prog; rm prog")).refusal(&place);
+    let refusal = place.run(&place.json("chmod 755 prog; rm prog")).refusal(&place);
     insta::assert_snapshot!(refusal, @"darling-builder: failed to lend what is in the build directory to the builder: 'prog' has 2 names (hard links), and only a file with one can be lent");
     assert_eq!((facts(&keep), facts(&file)), (before, before));
 }
@@ -122,7 +128,7 @@ fn a_name_that_the_caller_makes_meanwhile_leads_to_his_own_file_only() {
     let place = Place::new("");
     let file = place.put("prog", 0o755);
     let before = facts(&file);
-    let mut child = place.start(&place.json(&format!("{TOLD} chmod 6755 prog; rm prog")));
+    let mut child = place.start(&place.json(&format!("{TOLD} chmod 755 prog; rm prog")));
     let build = place.waiting();
     let keep = place.top.join("keep");
     fs::hard_link(&file, &keep).unwrap();
@@ -170,8 +176,7 @@ fn roots_directory_is_lent_like_any_other() {
     chown(&place.top, Some(0), Some(0)).unwrap();
     chown(place.tmp(), Some(0), Some(0)).unwrap();
     fs::write(place.tmp().join(".attr"), "from Nix\n").unwrap();
-    let done =
-        place.run_as(&place.json("cat .attr; cp /bin/sh s; chmod 6755 s; mkdir -p d; echo x > d/f"), 0);
+    let done = place.run_as(&place.json("cat .attr; cp /bin/sh s; mkdir -p d; echo x > d/f"), 0);
     assert_eq!(done.succeeds().log(), "from Nix\n");
     assert_eq!(place.names(), [".attr", "d", "s"]);
     let (uid, gid, mode, _) = facts(place.tmp().join("s"));
@@ -226,12 +231,12 @@ fn on_another_file_system_what_is_left_is_copied_back() {
         chown(path, Some(BUILDER), Some(BUILDER)).unwrap();
     }
     place.put(".attr", 0o640);
-    let script = "cat .attr; mkdir d; echo x > d/f; chmod 6751 d/f; ln d/f d/twice; touch -d @1000 d/f d; mkfifo p; \
+    let script = "cat .attr; mkdir d; echo x > d/f; chmod 751 d/f; ln d/f d/twice; touch -d @1000 d/f d; mkfifo p; \
                   ln -s /etc/passwd l; dd if=/dev/zero of=holes bs=1 count=1 seek=1000000000 2>/dev/null; chmod 000 holes";
     let done = place.run(&place.json(script));
     assert_eq!(done.succeeds().log(), "from Nix\n");
     assert_eq!(place.names(), [".attr", "d", "holes", "l"]);
-    // One of the names of a file, without set-id bits, with its time.
+    // One of the names of a file, with its time.
     let names: Vec<_> = fs::read_dir(place.tmp().join("d")).unwrap().collect();
     assert_eq!(names.len(), 1);
     assert_eq!(facts(place.tmp().join("d/f")), (BUILDER, BUILDER, 0o100_751, 1000));
@@ -251,7 +256,8 @@ fn a_stall_leaves_no_trace_of_its_builder_in_the_directory() {
     }
     let place = Place::new("max-jobs = 1\nwarm-slots = 0\nretry-stalled = false");
     place.put(".attr", 0o644);
-    let child = place.start(&place.json("cp /bin/sh s; chmod 6755 s; sleep 100"));
+    let child = place.start(&place.json(&format!("cp /bin/sh s; {TOLD} sleep 100")));
+    arm(&place.waiting().join("s"));
     place.daemon.stall();
     let done = Done(child.wait_with_output().unwrap());
     assert_eq!(done.0.status.code(), Some(1));
