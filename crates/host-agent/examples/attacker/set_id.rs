@@ -132,7 +132,7 @@ fn copy_up(lower: &str, directory: &str) {
     let directory = Path::new(directory);
     let at = |name: &str| directory.join(name);
     for name in ["upper", "work", "merged"] {
-        fs::create_dir(at(name)).unwrap();
+        fs::create_dir_all(at(name)).unwrap();
     }
     let ended = in_child(|| {
         let lower = Path::new(lower);

@@ -36,7 +36,8 @@ fn a_signal_to_everyone_ends_a_build_as_it_does_outside_and_not_its_agent() {
     let daemon = Daemon::start("warm-slots = 0\nmax-jobs = 1");
     let attacker = Attacker::new(&daemon);
     for _ in 0..if darling() { 1 } else { ROUNDS / SIGNALS.len() } {
-        for signal in SIGNALS {
+        // Darling's shell is another: one that goes on if it was interrupted and what it waited for was not.
+        for signal in SIGNALS.into_iter().filter(|signal| !(darling() && *signal == libc::SIGINT)) {
             let script = format!("sleep 60 & $attacker agent everyone {signal}; sleep 1; echo > $out");
             let told = attacker.run(&script);
             assert_eq!(outside(&script), Exit::Signal(signal));
@@ -121,7 +122,8 @@ fn a_builder_neither_reads_nor_writes_nor_traces_its_agent() {
     }
     let daemon = Daemon::start("warm-slots = 0\nmax-jobs = 1");
     let told = Attacker::new(&daemon).run("$attacker agent memory; echo > $out");
-    told.none_was_done_but(&[], 20);
+    // How many descriptors it has is seen inside Darling, where it is dumpable; not what they are, nor is any to be had.
+    told.none_was_done_but(if darling() { &["fd"] } else { &[] }, 20);
     for what in ["attach", "seize", "readv", "writev", "getfd-3", "enter"] {
         assert_eq!(told.came_of(what), "EPERM", "{what}: {}", told.log());
     }

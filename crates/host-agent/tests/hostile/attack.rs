@@ -279,6 +279,13 @@ pub fn first_processes(daemon: &Daemon) -> Vec<i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_one).collect()
 }
 
+/// The root directory as a builder's own processes see it, by one whose command line has this in it.
+pub fn builders_root(daemon: &Daemon, mark: &str) -> PathBuf {
+    let found = daemon.slot_processes().into_iter().find(|(_, command)| command.contains(mark));
+    let (pid, _) = found.unwrap_or_else(|| panic!("{:?}", daemon.slot_processes()));
+    PathBuf::from(format!("/proc/{pid}/root"))
+}
+
 /// Runs a program of the system's, to its end.
 pub fn host(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();

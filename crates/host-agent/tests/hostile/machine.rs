@@ -4,12 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::Stdio;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use crate::attack::{Attacker, Told, first_processes, host, skipped};
+use crate::attack::{Attacker, Told, builders_root, first_processes, host, skipped};
 use crate::harness::Daemon;
 
 /// What everybody may open to write: watching how busy the machine is, which sets nothing, and a number that the kernel then takes
@@ -43,8 +42,7 @@ fn no_device_is_made_and_one_that_is_there_is_not_opened() {
         planted.join(" ")
     );
     let running = attacker.run_until(&attacker.request(&script), "ready");
-    let [first] = first_processes(&daemon)[..] else { panic!() };
-    let root = PathBuf::from(format!("/proc/{first}/root"));
+    let root = builders_root(&daemon, "/build/go");
     for path in planted {
         // Of /dev/zero.
         let path = root.join(&path[1..]);
