@@ -138,6 +138,7 @@ fn lie_as_told(mut control: UnixStream, ticks: UnixStream, told: &Told) {
             vec![exited(Exit::Code(0)), exited(Exit::Code(1)), started]
         }
         "started-twice" => vec![started],
+        "claims" => vec![output(b"made it\n"), exited(Exit::Code(0))],
         "code-high" => end(Exit::Code(i32::MAX)),
         "code-negative" => end(Exit::Code(-1)),
         "code-beyond" => end(Exit::Code(256)),

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::call::{all_procs, call, enter_user_namespace, in_child, pointer, tell, tell_io, tell_word};
+use crate::call::{
+    all_procs, call, enter_user_namespace, in_child, own_proc, pointer, tell, tell_io, tell_word,
+};
 
 /// Zero's: harmless where it can be opened (null(4)).
 const ZERO: u64 = (1 << 8) | 5;
@@ -27,6 +29,7 @@ pub fn attack(words: &[&str]) {
         ["memory-score"] => memory_score(),
         ["terminal"] => terminal(),
         ["root"] => root(),
+        ["rights"] => rights(),
         _ => panic!("{words:?}"),
     }
 }
@@ -167,6 +170,15 @@ fn terminal() {
             }
         }
         tell(format!("console-{name}"), call(libc::SYS_ioctl, &[descriptor, TIOCCONS]));
+    }
+}
+
+/// What the kernel says of this process's rights (proc_pid_status(5)).
+fn rights() {
+    let status = fs::read_to_string(own_proc().join("self/status")).unwrap();
+    for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Groups"] {
+        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        tell_word(name, format!("={}", value.trim()));
     }
 }
 

@@ -152,6 +152,18 @@ fn what_an_agent_says_beside_the_truth_changes_nothing() {
 }
 
 #[test]
+fn an_output_that_an_agent_only_claims_is_missing() {
+    if skipped() {
+        return;
+    }
+    let liar = Liar::new("");
+    let daemon = liar.daemon("");
+    let (done, _) = told(&daemon, "claims", SHORT);
+    assert_eq!(done.report.outcome, BuildOutcome::MissingOutputs(vec!["out".into()]));
+    is_honest(&daemon, "claims");
+}
+
+#[test]
 fn why_a_builder_did_not_start_is_told_in_one_line_of_plain_text() {
     if skipped() {
         return;
