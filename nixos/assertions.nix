@@ -102,6 +102,11 @@ in
         .darling.package: this nixpkgs has no package `darling`. Set the option, or
         `settings.darling.launcher` to the launcher of a Darling that is installed otherwise.
       '')
+      (must (cfg.settings.fixed-output-network != "pasta" || cfg.settings ? pasta) ''
+        .pasta.package: this nixpkgs has no package `passt`, and `fixedOutputNetwork = "pasta"` insists
+        on it. Set the option, or say "auto" or "host": then fixed-output builds have this machine's
+        own network.
+      '')
       (must cfg.shareStore ''
         .shareStore: there is no builder without the shared store. A build sees its inputs only,
         read-only, at their own paths, and its outputs are moved into /nix/store when Nix has

@@ -152,6 +152,49 @@ in
       };
     };
 
+    fixedOutputNetwork = mkOption {
+      type = types.enum [
+        "auto"
+        "pasta"
+        "host"
+      ];
+      default = "auto";
+      example = "pasta";
+      description = ''
+        What fixed-output builds have for a network. `pasta`: one of their own, which pasta(1) joins to this
+        machine's, so that what listens on this machine can't be reached; `host`: this machine's own;
+        `auto`: `pasta` where it works, which the daemon tries when it starts, else `host`.
+      '';
+    };
+
+    pasta.package = mkOption {
+      type = types.nullOr types.package;
+      default = pkgs.passt or null;
+      defaultText = literalExpression "pkgs.passt";
+      example = literalExpression "pkgs.passt";
+      description = "The package with `pasta`, for `fixedOutputNetwork`. `null` is none.";
+    };
+
+    allowUserNamespaces = mkOption {
+      type = types.bool;
+      default = false;
+      example = true;
+      description = ''
+        Whether builders can make user namespaces. In one each is root, with mounts of its own and memory
+        that no limit covers: only for builds that you trust as far as yourself.
+      '';
+    };
+
+    uidCount = mkOption {
+      type = types.ints.between 512 2147482647;
+      default = 65536;
+      example = 4096;
+      description = ''
+        Uids that are slots', from 2000000000 (`settings.uid-base`) on, used in rotation. None of them may
+        be an account's.
+      '';
+    };
+
     frontEnd = mkOption {
       type = types.enum [
         "auto"

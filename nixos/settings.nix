@@ -27,6 +27,9 @@ in
         speed-factor = said opt.speedFactor cfg.speedFactor;
         supported-features = said opt.supportedFeatures cfg.supportedFeatures;
         mandatory-features = said opt.mandatoryFeatures cfg.mandatoryFeatures;
+        fixed-output-network = said opt.fixedOutputNetwork cfg.fixedOutputNetwork;
+        allow-user-namespaces = said opt.allowUserNamespaces cfg.allowUserNamespaces;
+        uid-count = said opt.uidCount cfg.uidCount;
         state-directory = said opt.prefixPath cfg.prefixPath;
         limits = {
           wall-seconds = said opt.limits.wallClock cfg.limits.wallClock;
@@ -39,6 +42,9 @@ in
       }
       (lib.mkIf (cfg.darling.package != null) {
         darling.launcher = said opt.darling.package (lib.getExe' cfg.darling.package "darling");
+      })
+      (lib.mkIf (cfg.pasta.package != null) {
+        pasta = said opt.pasta.package (lib.getExe' cfg.pasta.package "pasta");
       })
       (lib.mkIf cfg.ssh.enable {
         ssh = {

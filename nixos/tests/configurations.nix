@@ -42,7 +42,12 @@ in
         log = 67108864;
         output = 8589934592;
         tmpfs = 4294967296;
+        processes = 16384;
       };
+      fixedOutputNetwork = "pasta";
+      pasta.package = package "passt" "2026.01.01";
+      allowUserNamespaces = true;
+      uidCount = 4096;
       frontEnd = "external-builder";
       ssh.enable = true;
       port = 2022;
@@ -73,6 +78,12 @@ in
       };
     };
 
+    without-pasta = on { pkgs.passt = null; } { fixedOutputNetwork = "host"; };
+    pasta-that-is-not-of-nixpkgs = only {
+      pasta.package = null;
+      fixedOutputNetwork = "pasta";
+      settings.pasta = "/usr/bin/pasta";
+    };
     stand-in = on { pkgs.darling = null; } {
       darling.package = null;
       settings.guest = "linux";
@@ -143,6 +154,7 @@ in
       '';
     } { };
     no-darling = on { pkgs.darling = null; } { };
+    no-pasta = on { pkgs.passt = null; } { fixedOutputNetwork = "pasta"; };
     store-of-its-own = only { shareStore = false; };
     nix-inside = only { installNix = true; };
     version-of-nix-inside = only { nixVersion = "2.18.1"; };
@@ -163,6 +175,8 @@ in
   mistyped = {
     jobs-of-zero = only { maxJobs = 0; };
     small-tmpfs = only { limits.tmpfs = 1024; };
+    few-uids = only { uidCount = 16; };
+    unknown-network = only { fixedOutputNetwork = "slirp"; };
     unknown-front-end = only { frontEnd = "ssh"; };
     key-as-a-path-of-nix = only {
       ssh.enable = true;

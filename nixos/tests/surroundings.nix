@@ -55,6 +55,7 @@ in
     runtimeShell = "/nix/store/00000000000000000000000000000000-bash-5.3/bin/bash";
     darling-builder = package "darling-builder" "0.1.0";
     darling = package "darling" "0.1";
+    passt = package "passt" "2026.01.20";
     stdenv.hostPlatform.system = "x86_64-linux";
   };
 

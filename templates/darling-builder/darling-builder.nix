@@ -21,14 +21,26 @@
     idleTimeout = 900;
 
     # Limits of every build: seconds and bytes, 0 is none. tmpfs is the size of /tmp, and of the Darling
-    # prefix.
+    # prefix. processes: null is 64 a core, and 4096 at least.
     limits = {
       wallClock = 0;
       silence = 0;
       log = 0;
       output = 0;
       tmpfs = 2 * 1024 * 1024 * 1024;
+      processes = null;
     };
+
+    # The network of fixed-output builds: "pasta" (their own, joined to this machine's by pasta), "host" (this
+    # machine's own, with all that listens on it), or "auto" (pasta where it works).
+    fixedOutputNetwork = "auto";
+    pasta.package = pkgs.passt;
+
+    # Whether builders can be root in a user namespace: only for builds that you trust as far as yourself.
+    allowUserNamespaces = false;
+
+    # Uids that are slots', from 2000000000 on.
+    uidCount = 65536;
 
     # System features: those offered, those that a derivation must require.
     supportedFeatures = [ "big-parallel" ];

@@ -161,7 +161,7 @@ impl Guest {
         let config = Config::load(Some(config))?;
         let plan = GuestPlan::new(&config)?;
         let state = StateDirectory::open(&config.state_directory)?;
-        let uids = Uids::of_daemon(&config);
+        let uids = Uids::of_daemon(&config)?;
         Ok(Self { config, plan, state, uids, next: 0 })
     }
 

@@ -32,6 +32,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::guest::{GuestError, GuestPlan};
 use crate::slot::directory::{self, DirectoryError, StateDirectory};
+use crate::slot::uid_range::UidRangeError;
 use listener::ListenError;
 use places::Places;
 use pool::Pool;
@@ -47,6 +48,9 @@ pub enum DaemonError {
     /// Its directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// Its slots' uids.
+    #[error(transparent)]
+    Uids(#[from] UidRangeError),
     /// Its guest.
     #[error("failed to prepare the guest: {0}")]
     Guest(#[from] GuestError),
@@ -128,7 +132,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let (ssh, ssh_listener) = Ssh::open(&config).await?.unzip();
     let (mode, _) = watch::channel(Mode::Running);
     let registry = Arc::new(Registry::new());
-    let pool = Pool::new(config.clone(), Arc::clone(&state), guest, Arc::clone(&registry));
+    let pool = Pool::new(config.clone(), Arc::clone(&state), guest, Arc::clone(&registry))?;
     pool.prove().await.map_err(|error| DaemonError::FirstSlot(error.to_string()))?;
     let listener = listener::Listener::open(&config.socket)?;
     let daemon = Arc::new(Daemon {

@@ -13,6 +13,7 @@ use crate::guest::GuestPlan;
 use crate::request::Network;
 use crate::slot::directory::{self, StateDirectory};
 use crate::slot::outside_network::{NetworkLease, OutsideNetwork};
+use crate::slot::uid_range::UidRangeError;
 use crate::slot::uids::{UidError, Uids};
 use crate::slot::{Slot, SlotError};
 use crate::ssh::login::Login;
@@ -46,9 +47,9 @@ impl Pool {
         state: Arc<StateDirectory>,
         guest: GuestPlan,
         registry: Arc<Registry>,
-    ) -> Self {
-        let uids = Uids::of_daemon(&config);
-        Self {
+    ) -> Result<Self, UidRangeError> {
+        let uids = Uids::of_daemon(&config)?;
+        Ok(Self {
             shared: Arc::new(Shared {
                 config,
                 state,
@@ -61,7 +62,7 @@ impl Pool {
                 last_build: Mutex::new(Instant::now()),
                 registry,
             }),
-        }
+        })
     }
 
     /// Finds out what fixed-output builds have for a network, and boots one slot, so that a machine on which none can boot is found out before

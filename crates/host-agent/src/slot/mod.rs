@@ -27,6 +27,7 @@ pub mod supervisor;
 pub(crate) mod system_v;
 mod tick;
 pub mod uid_processes;
+pub mod uid_range;
 pub mod uids;
 
 use std::io;

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::Command;
 
 use host_agent::control::message::{CONTROL_VERSION, FromDaemon, ToDaemon};
+use host_agent::request::BuildOutcome;
 use protocol::frame;
 
-use crate::harness::{Daemon, copy_program, skipped};
+use crate::harness::{Daemon, copy_program, finish, skipped};
 
 fn host_agent(args: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_host-agent"))
@@ -161,4 +162,23 @@ fn a_second_daemon_on_the_same_directory_is_refused() {
     let stderr = host_agent(&["--config", config.to_str().unwrap(), "daemon"]);
     assert!(stderr.contains("another darling-builder daemon runs"), "{stderr}");
     assert!(daemon.connect().status().is_ok());
+}
+
+#[test]
+fn a_second_daemon_with_some_of_the_same_uids_is_refused_and_nothing_of_the_first_is_killed() {
+    if skipped() {
+        return;
+    }
+    let daemon = Daemon::start("max-jobs = 1");
+    let build = daemon.submit(&daemon.request("sleep 1; echo > $out"));
+    let second = daemon.directory.path().join("second.toml");
+    let first = std::fs::read_to_string(daemon.directory.path().join("config.toml")).unwrap();
+    let uids = format!("uid-base = {}", daemon.uid_base);
+    assert!(first.contains(&uids));
+    let other = first.replace("/s\"", "/t\"").replace("/state\"", "/other\"");
+    std::fs::write(&second, other.replace(&uids, &format!("uid-base = {}", daemon.uid_base + 100))).unwrap();
+    let stderr = host_agent(&["--config", second.to_str().unwrap(), "daemon"]);
+    assert!(stderr.contains("another darling-builder daemon of this machine has some of them"), "{stderr}");
+    let done = finish(build);
+    assert!(matches!(done.report.outcome, BuildOutcome::Built(_)), "{:?}", done.report);
 }

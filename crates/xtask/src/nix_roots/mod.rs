@@ -58,6 +58,7 @@ const PACKAGES: &[&str] = &[
     "util-linux",
     "mount",
     "iproute2",
+    "passt",
     "procps",
     "libc-bin",
     "openssh-server",

@@ -46,6 +46,7 @@ fn defaults_are_the_programs_own() {
     let Some(works) = evaluated("works") else { return };
     let mut config = understood("enabled", &works["enabled"]).unwrap();
     assert!(config.darling.launcher.take().is_some());
+    assert!(config.pasta.take().is_some());
     assert_eq!(config, Config::default());
 }
 
@@ -94,6 +95,8 @@ fn the_types_refuse_what_cannot_be() {
         for name in [
             "jobs-of-zero",
             "small-tmpfs",
+            "few-uids",
+            "unknown-network",
             "unknown-front-end",
             "key-as-a-path-of-nix",
             "unknown-option",

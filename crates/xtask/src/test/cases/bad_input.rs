@@ -66,7 +66,7 @@ fn not_root(session: &mut Session) -> Result<()> {
 fn no_namespaces(session: &mut Session) -> Result<()> {
     let text = fs::read_to_string(daemon::CONFIG)?.replace(SOCKET, "/run/darling-builder/second.sock");
     let text = text.replace(daemon::STATE, "/nix/var/second");
-    fs::write("/run/darling-builder/second.toml", text)?;
+    fs::write("/run/darling-builder/second.toml", format!("{text}\nuid-base = 2100000000\n"))?;
     let mut command = Command::new("setpriv");
     command
         .args(["--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--"])
