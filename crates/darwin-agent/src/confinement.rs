@@ -23,6 +23,7 @@ const STREAM: u64 = 1;
 const PTRACE_SEIZE: u64 = 0x4206;
 const RLIMIT_NPROC: u64 = 6;
 const X32: i64 = 0x4000_0000;
+const FIRST_PROCESS: u64 = 1;
 
 /// What a directory's file system can hold, and how much of it is a tmpfs's (statfs(2)).
 const LIMITED: &[&CStr] = &[c"/tmp", c"/dev/shm"];
@@ -79,8 +80,9 @@ fn attempts() -> Vec<Attempt> {
     }
     attempts.extend([
         ("openat2", "openat2", call(number::OPENAT2, &[AT_FDCWD, 0, 0, 0])),
-        ("user-namespace", "unshare", call(number::UNSHARE, &[NEW_USER])),
+        // In this order: the one that changes this process comes last.
         ("user-namespace", "clone", child_in_user_namespace()),
+        ("user-namespace", "unshare", call(number::UNSHARE, &[NEW_USER])),
         ("clone3", "clone3", call(number::CLONE3, &[0, 0])),
         ("keys", "add_key", call(number::ADD_KEY, &[])),
         ("keys", "request_key", call(number::REQUEST_KEY, &[])),
@@ -95,6 +97,8 @@ fn attempts() -> Vec<Attempt> {
         ("perf", "perf_event_open", call(number::PERF_EVENT_OPEN, &[])),
         ("userfaultfd", "userfaultfd", call(number::USERFAULTFD, &[])),
         ("descriptors-of-others", "pidfd_getfd", call(number::PIDFD_GETFD, &[u64::MAX])),
+        // Looked at before the address is, so nothing is set.
+        ("limits-of-others", "prlimit", call(number::PRLIMIT64, &[FIRST_PROCESS, RLIMIT_NPROC, u64::MAX])),
         ("x32", "getppid", call(X32 | number::GETPPID, &[])),
         ("agent", "signal", agent().and_then(|agent| call(number::KILL, &[agent]))),
         ("agent", "trace", agent().and_then(|agent| call(number::PTRACE, &[PTRACE_SEIZE, agent]))),

@@ -34,6 +34,7 @@ pub mod number {
     pub const PERF_EVENT_OPEN: i64 = 298;
     pub const BPF: i64 = 321;
     pub const USERFAULTFD: i64 = 323;
+    pub const PRLIMIT64: i64 = 302;
     pub const IO_URING_SETUP: i64 = 425;
     pub const IO_URING_ENTER: i64 = 426;
     pub const IO_URING_REGISTER: i64 = 427;

@@ -160,7 +160,7 @@ pub struct TestFlags {
     /// Only end-to-end tests whose name contains this; leaves out format, lints and unit tests
     #[arg(long, value_name = "NAME")]
     pub only: Option<String>,
-    /// Run the fixtures on Darling as well
+    /// Run the fixtures and the hostile builds on Darling as well
     #[arg(long)]
     pub darling: bool,
     /// Only through this way in

@@ -271,18 +271,15 @@ impl Build<'_> {
             // disk's end.
             file_size: limits.output_bytes,
         };
-        if let Err(reason) = pump::start(inside, process).await {
-            return Ended::Lost(reason);
-        }
         let mut mode = self.daemon.mode.subscribe();
         self.log.remarks = Remarks::default();
         let (ended, log_bytes) = pump::relay(
             inside,
+            process,
             self.connection,
             limits,
             &mut mode,
-            &self.daemon.registry,
-            self.id,
+            |bytes| self.daemon.registry.build_log(self.id, bytes),
             &mut self.log,
         )
         .await;

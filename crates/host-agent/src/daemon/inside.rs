@@ -4,12 +4,13 @@ use std::io;
 
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
+use super::agent::AgentReader;
 use crate::control::stream::FrameReader;
 use crate::slot::{Slot, Stopped};
 
 /// The two connections into a slot.
 pub(super) struct Inside {
-    pub(super) agent_reader: FrameReader<OwnedReadHalf>,
+    pub(super) agent_reader: AgentReader,
     pub(super) agent_writer: OwnedWriteHalf,
     pub(super) slot: FrameReader<OwnedReadHalf>,
     /// The write half of `slot`, so that it is not shut down.
@@ -26,7 +27,7 @@ pub(super) fn connect(slot: &mut Slot) -> io::Result<Inside> {
     let (agent_reader, agent_writer) = into_tokio(agent)?.into_split();
     let (slot_reader, slot_writer) = into_tokio(slot.listen()?)?.into_split();
     Ok(Inside {
-        agent_reader: FrameReader::new(agent_reader),
+        agent_reader: AgentReader::new(agent_reader),
         agent_writer,
         slot: FrameReader::new(slot_reader),
         _slot_writer: slot_writer,

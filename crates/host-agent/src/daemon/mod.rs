@@ -9,6 +9,7 @@
 //! that the daemon waits for.
 
 mod admission;
+mod agent;
 mod build;
 mod door;
 mod given_directory;

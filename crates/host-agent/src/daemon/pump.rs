@@ -4,22 +4,23 @@
 //! socket fills up, and the builder waits: nothing grows. That time does not count as the builder's silence. It may take
 //! as long as it likes, unless another build waits for its turn.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use protocol::ByteString;
 use protocol::frame::FrameError;
 use protocol::limits::PROCESS_STRINGS_MAX;
 use protocol::message::{Exit, FromAgent, ResourceLimits, Streams, ToAgent, Usage};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::time::{Instant as Deadline, sleep_until};
 
 use super::Mode;
 use super::inside::Inside;
 use super::outgoing::{NotTaken, Outgoing};
-use super::registry::Registry;
 use super::session::Connection;
 use crate::control::message::{FromDaemon, ToDaemon};
-use crate::control::stream::{is_gone, send};
+use crate::control::stream::{FrameReader, is_gone, send};
 use crate::guest::darling::remarks::Remarks;
 use crate::request::{BUILD_DIR, BuildLimits};
 use crate::slot::plan::FromSlot;
@@ -57,8 +58,18 @@ pub(super) struct Process<'a> {
     pub(super) file_size: Option<u64>,
 }
 
+/// Longest time in which an agent takes what it is sent. One that works takes it at once.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
+
 /// Sends the agent what to run, and starts it.
-pub(super) async fn start(inside: &mut Inside, process: Process<'_>) -> Result<(), String> {
+pub(super) async fn start(agent: &mut OwnedWriteHalf, process: Process<'_>) -> Result<(), String> {
+    match tokio::time::timeout(TAKEN_WITHIN, send_all(agent, process)).await {
+        Ok(result) => result,
+        Err(_) => Err(format!("the agent did not read its builder within {} s", TAKEN_WITHIN.as_secs())),
+    }
+}
+
+async fn send_all(agent: &mut OwnedWriteHalf, process: Process<'_>) -> Result<(), String> {
     let strings: usize = process.argv.iter().map(|arg| arg.len() + 1).sum::<usize>()
         + process.env.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
     if strings > PROCESS_STRINGS_MAX {
@@ -78,7 +89,7 @@ pub(super) async fn start(inside: &mut Inside, process: Process<'_>) -> Result<(
     messages.push(ToAgent::Limits(ResourceLimits { core: 0, file_size: process.file_size }));
     messages.push(ToAgent::Start);
     for message in &messages {
-        send(&mut inside.agent_writer, message).await.map_err(|error| match error {
+        send(agent, message).await.map_err(|error| match error {
             FrameError::TooLarge(size) => format!(
                 "one of the builder's arguments or environment variables has {size} bytes; Linux takes 131072 at most \
                  (try passAsFile)"
@@ -111,14 +122,15 @@ fn batches<'a, T: Clone>(
     })
 }
 
-/// Relays until the builder has ended. Returns how, and how many bytes of output there were.
+/// Starts the builder and relays until it has ended. Returns how, and how many bytes of output there were; `printed` is told
+/// meanwhile.
 pub(super) async fn relay(
     inside: &mut Inside,
+    process: Process<'_>,
     connection: &mut Connection,
     limits: &BuildLimits,
     mode: &mut watch::Receiver<Mode>,
-    registry: &Registry,
-    build: u64,
+    printed: impl Fn(u64),
     log: &mut Log,
 ) -> (Ended, u64) {
     let Log { outgoing, remarks } = log;
@@ -126,6 +138,8 @@ pub(super) async fn relay(
     let mut log_bytes = 0;
     let mut heard = Instant::now();
     let mut over_limit = None;
+    let mut begin = pin!(start(&mut inside.agent_writer, process));
+    let mut begun = false;
     let limited = |exit, started: Instant| {
         let usage = Usage { wall_micros: started.elapsed().as_micros() as u64, ..Usage::default() };
         Ended::Exit(exit, usage)
@@ -145,13 +159,25 @@ pub(super) async fn relay(
                 _ => Ended::Lost("the front end spoke while its build was running".into()),
             }, log_bytes),
             () = stopping(mode) => return (Ended::Lost("the daemon was stopped".into()), log_bytes),
+            // Before what the agent says, of which there may always be more.
+            () = at(started, limits.wall) => return (limited(Exit::TimedOut, started), log_bytes),
+            event = inside.slot.next::<FromSlot>() => return (match event {
+                Ok(Some(FromSlot::Stalled(late))) => Ended::Stalled(late),
+                Ok(Some(FromSlot::Failed(reason))) => Ended::Lost(reason),
+                Ok(Some(_)) => continue,
+                Ok(None) | Err(_) => Ended::Lost("the slot's first process was killed".into()),
+            }, log_bytes),
+            sent = &mut begin, if !begun => match sent {
+                Ok(()) => begun = true,
+                Err(reason) => return (Ended::Lost(reason), log_bytes),
+            },
             written = outgoing.write_to(&connection.writer), if !outgoing.is_empty() => {
                 if let Err(not_taken) = written {
                     return (Ended::Left(not_taken), log_bytes);
                 }
                 heard = Instant::now();
             }
-            message = inside.agent_reader.next::<FromAgent>(), if outgoing.is_empty() => match message {
+            message = inside.agent_reader.next(), if begun && outgoing.is_empty() => match message {
                 Ok(Some(FromAgent::Output { bytes, .. })) => {
                     heard = Instant::now();
                     let mut bytes = bytes.into_vec();
@@ -163,24 +189,22 @@ pub(super) async fn relay(
                         over_limit = Some(Exit::LogLimit);
                     }
                     log_bytes += bytes.len() as u64;
-                    registry.build_log(build, log_bytes);
+                    printed(log_bytes);
                     if let Err(error) = outgoing.put(&FromDaemon::Output(bytes.into())) {
                         return (Ended::Lost(error.to_string()), log_bytes);
                     }
                 }
                 Ok(Some(FromAgent::Exited { exit, usage })) => return (Ended::Exit(exit, usage), log_bytes),
-                Ok(Some(_)) => {}
-                Ok(None) => return (Ended::Lost(why_gone(inside).await), log_bytes),
-                Err(error) if is_gone(&error) => return (Ended::Lost(why_gone(inside).await), log_bytes),
-                Err(error) => return (Ended::Lost(format!("the agent sent nonsense: {error}")), log_bytes),
+                Ok(Some(FromAgent::Started { .. })) => {}
+                Ok(Some(_)) => {
+                    return (Ended::Lost("the agent spoke of what a build does not have".into()), log_bytes);
+                }
+                Ok(None) => return (Ended::Lost(why_gone(&mut inside.slot).await), log_bytes),
+                Err(error) if error.is_gone() => {
+                    return (Ended::Lost(why_gone(&mut inside.slot).await), log_bytes);
+                }
+                Err(error) => return (Ended::Lost(error.to_string()), log_bytes),
             },
-            event = inside.slot.next::<FromSlot>() => return (match event {
-                Ok(Some(FromSlot::Stalled(late))) => Ended::Stalled(late),
-                Ok(Some(FromSlot::Failed(reason))) => Ended::Lost(reason),
-                Ok(Some(_)) => continue,
-                Ok(None) | Err(_) => Ended::Lost("the slot's first process was killed".into()),
-            }, log_bytes),
-            () = at(started, limits.wall) => return (limited(Exit::TimedOut, started), log_bytes),
             () = at(heard, limits.silence), if outgoing.is_empty() => {
                 return (limited(Exit::Silent, started), log_bytes);
             }
@@ -192,11 +216,11 @@ pub(super) async fn relay(
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Why there is no agent any more. The slot sees more of it than the end of a connection.
-pub(super) async fn why_gone(inside: &mut Inside) -> String {
+pub(super) async fn why_gone(slot: &mut FrameReader<OwnedReadHalf>) -> String {
     const UNKNOWN: &str = "the agent in the slot ended before the builder did";
     let said = tokio::time::timeout(LAST_WORDS, async {
         loop {
-            match inside.slot.next::<FromSlot>().await {
+            match slot.next::<FromSlot>().await {
                 Ok(Some(FromSlot::Failed(reason))) => return reason,
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => return UNKNOWN.into(),

@@ -21,7 +21,6 @@ use super::{Daemon, remove_directory};
 use crate::config::GuestKind;
 use crate::control::message::{FromDaemon, ToDaemon};
 use crate::control::shell::{ShellEnd, ShellRequest};
-use crate::control::stream::is_gone;
 use crate::request::{BuildPhase, Network};
 use crate::slot::plan::FromSlot;
 use crate::slot::{Slot, stalled};
@@ -143,7 +142,7 @@ async fn run_in(
         streams: request.terminal.map_or(Streams::PipesWithInput, Streams::Terminal),
         file_size: None,
     };
-    if let Err(reason) = pump::start(&mut inside, process).await {
+    if let Err(reason) = pump::start(&mut inside.agent_writer, process).await {
         return Ok(ShellEnd::Lost(reason));
     }
     front_end.phase(daemon, id, BuildPhase::Building).await?;
@@ -193,13 +192,13 @@ async fn relay(
             () = pump::stopping(&mut mode) => return lost(STOPPED),
             written = incoming.write_to(&inside.agent_writer), if !incoming.is_empty() => {
                 if written.is_err() {
-                    return lost(&pump::why_gone(inside).await);
+                    return lost(&pump::why_gone(&mut inside.slot).await);
                 }
             }
             written = outgoing.write_to(&connection.writer), if !outgoing.is_empty() => {
                 written?;
             }
-            message = inside.agent_reader.next::<FromAgent>(), if outgoing.is_empty() => {
+            message = inside.agent_reader.next(), if outgoing.is_empty() => {
                 let message = match message {
                     Ok(Some(FromAgent::Output { stream, bytes, .. })) => {
                         printed += bytes.len() as u64;
@@ -212,9 +211,9 @@ async fn relay(
                     }
                     Ok(Some(FromAgent::Exited { exit, .. })) => return Ok(ShellEnd::Exit(exit)),
                     Ok(Some(_)) => continue,
-                    Ok(None) => return lost(&pump::why_gone(inside).await),
-                    Err(error) if is_gone(&error) => return lost(&pump::why_gone(inside).await),
-                    Err(error) => return lost(&format!("the agent sent nonsense: {error}")),
+                    Ok(None) => return lost(&pump::why_gone(&mut inside.slot).await),
+                    Err(error) if error.is_gone() => return lost(&pump::why_gone(&mut inside.slot).await),
+                    Err(error) => return lost(&error.to_string()),
                 };
                 if let Err(error) = outgoing.put(&message) {
                     return lost(&error.to_string());

@@ -137,7 +137,7 @@ mod tests {
         let text: Vec<String> =
             findings.iter().map(|finding| format!("{}: {}", finding.name, finding.detail)).collect();
         insta::assert_snapshot!(text.join("\n"), @"
-        slot-refusals: 12 calls tried, all refused: set-id-mode, openat2, user-namespace, clone3, keys, io-uring, socket-family, bpf, perf, userfaultfd, descriptors-of-others, x32
+        slot-refusals: 13 calls tried, all refused: set-id-mode, openat2, user-namespace, clone3, keys, io-uring, socket-family, bpf, perf, userfaultfd, descriptors-of-others, limits-of-others, x32
         slot-agent: a builder can neither signal nor trace the agent that runs it
         slot-limits: 524288 files in /tmp, 4096 processes
         ");

@@ -4,7 +4,7 @@
 //! the guest's clock going, and reaps orphans. It ends when the daemon's socket does, whatever the reason, and everything
 //! in the slot ends with it: nothing outlives a build, not even the daemon's death.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -26,7 +26,8 @@ use protocol::hello::{Channel, Hello};
 use super::plan::{AgentGreeting, BootPlan, FromSlot, SlotNetwork, ToSlot};
 use super::root::{self, AGENT_DIR};
 use super::store_view::StoreView;
-use super::{capabilities, keyring, loopback, pasta, rights, tick::Ticker};
+use super::tick::{Ticker, Trouble};
+use super::{capabilities, keyring, loopback, pasta, rights};
 use crate::guest::Launched;
 use crate::guest::login_streams::LoginStreams;
 
@@ -246,11 +247,32 @@ fn accept_agent(
     }
 }
 
+/// How long an agent may take to greet, however few bytes it sends at a time.
+const GREETING_LIMIT: Duration = Duration::from_secs(10);
+
+/// Reads what comes until then.
+struct Until<'a>(&'a UnixStream, Instant);
+
+impl Read for Until<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = self.1.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        self.0.set_read_timeout(Some(left))?;
+        match self.0.read(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                Err(std::io::ErrorKind::TimedOut.into())
+            }
+            result => result,
+        }
+    }
+}
+
 /// Reads and answers the agent's greeting.
 fn greet(mut connection: &UnixStream) -> Result<(Channel, AgentGreeting), String> {
     let failed = |error: &dyn std::fmt::Display| format!("failed to shake hands with the agent: {error}");
-    connection.set_read_timeout(Some(Duration::from_secs(10))).map_err(|error| failed(&error))?;
-    let theirs: Hello = frame::read(&mut connection)
+    let theirs: Hello = frame::read(&mut Until(connection, Instant::now() + GREETING_LIMIT))
         .map_err(|error| failed(&error))?
         .ok_or_else(|| failed(&"it closed the connection"))?;
     let ours = Hello::ours(theirs.channel, concat!("host-agent ", env!("CARGO_PKG_VERSION")));
@@ -321,8 +343,13 @@ impl Slot {
                     }
                 }
             }
-            if tick_ready && let Some(late) = self.ticker.proceed() {
-                return Some(Event::Stalled(late));
+            if tick_ready && let Some(trouble) = self.ticker.proceed() {
+                return Some(match trouble {
+                    Trouble::Late(late) => Event::Stalled(late),
+                    Trouble::MadeUp => {
+                        Event::GuestEnded("the agent answered ticks that were never sent".into())
+                    }
+                });
             }
             if daemon_ready {
                 return match rights::receive(daemon) {

@@ -11,6 +11,7 @@ pub mod init;
 pub mod kept;
 mod keyring;
 pub mod kill_everyone;
+mod kill_uid;
 pub mod lock;
 mod loopback;
 pub mod outside_network;
@@ -21,11 +22,11 @@ pub mod questions;
 pub mod refused_calls;
 pub(crate) mod rights;
 pub mod root;
-pub(crate) mod shared_memory;
 pub mod spawn;
 mod store_view;
 pub mod stuck_report;
 pub mod supervisor;
+pub(crate) mod system_v;
 mod tick;
 pub mod uid_processes;
 pub mod uid_range;
@@ -151,7 +152,8 @@ impl Slot {
         };
         let init = spawn::slot_init(network.namespace()).map_err(SlotError::Namespaces)?;
         init.socket.set_read_timeout(Some(STEP_LIMIT)).map_err(|error| SlotError::Frame(error.into()))?;
-        let greeting = AgentGreeting { identity: Identity::made_of(""), version: 0, features: Features::default() };
+        let greeting =
+            AgentGreeting { identity: Identity::made_of(""), version: 0, features: Features::default() };
         let mut slot = Self {
             id,
             uid,

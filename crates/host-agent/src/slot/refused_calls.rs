@@ -41,9 +41,11 @@ enum Use {
     NewUser(u8),
     /// With a first argument that is none of these.
     NoneOf(&'static [libc::c_int]),
+    /// With a first argument that is not 0, the caller, and a third that is not null, what to set.
+    SetOfAnother,
 }
 
-use Use::{Any, NewUser, NoneOf, SetIdFile, SetIdMode};
+use Use::{Any, NewUser, NoneOf, SetIdFile, SetIdMode, SetOfAnother};
 
 /// Families of sockets that builds need: their own, the network's, and name lookups'.
 const FAMILIES: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
@@ -134,6 +136,13 @@ pub const RULES: &[Rule] = &[
         calls: &[(libc::SYS_pidfd_getfd, Any)],
         by_user_namespaces: false,
     },
+    // One of processor time ends it.
+    Rule {
+        name: "limits-of-others",
+        answer: Errno::EPERM,
+        calls: &[(libc::SYS_prlimit64, SetOfAnother)],
+        by_user_namespaces: false,
+    },
 ];
 
 /// The rules that hold in a slot.
@@ -176,6 +185,10 @@ impl Use {
             NoneOf(allowed) => {
                 let conditions: Result<Vec<_>, _> = allowed.iter().map(|value| is_not(0, *value)).collect();
                 Ok(vec![SeccompRule::new(conditions?)?])
+            }
+            SetOfAnother => {
+                let some = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
+                Ok(vec![SeccompRule::new(vec![is_not(0, 0)?, some])?])
             }
         }
     }
@@ -278,6 +291,7 @@ mod tests {
             (libc::SYS_socket, vec![i64::from(libc::AF_INET6), 1, 0]),
             (libc::SYS_socketpair, vec![i64::from(libc::AF_UNIX), 1, 0]),
             (libc::SYS_ptrace, vec![0]),
+            (libc::SYS_prlimit64, vec![0, 0, 1]),
             (libc::SYS_personality, vec![0x0004_0000]),
         ] {
             assert_eq!(answer(false, number, &arguments), 0, "{number} {arguments:?}");
@@ -301,6 +315,7 @@ mod tests {
         assert_eq!(answer(true, libc::SYS_socketpair, &[i64::from(libc::AF_ALG)]), libc::EAFNOSUPPORT);
         assert_eq!(answer(true, libc::SYS_keyctl, &[1]), libc::ENOSYS);
         assert_eq!(answer(true, libc::SYS_io_uring_setup, &[]), libc::ENOSYS);
+        assert_eq!(answer(true, libc::SYS_prlimit64, &[7, 0, 1]), libc::EPERM);
         for number in [libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd, libc::SYS_pidfd_getfd]
         {
             assert_eq!(answer(false, number, &[]), libc::EPERM);

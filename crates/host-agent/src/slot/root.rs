@@ -14,7 +14,7 @@ use nix::unistd::{chdir, pivot_root, sethostname};
 use thiserror::Error;
 
 use super::plan::{BootPlan, SlotNetwork};
-use super::{pasta, shared_memory};
+use super::{pasta, system_v};
 use crate::mount::{Attributes, Extent, attach, clone_tree, set_attributes};
 use crate::request::BUILD_DIR;
 use crate::ssh::login::{self, Login};
@@ -77,8 +77,8 @@ pub fn enter(plan: &BootPlan) -> Result<OwnedFd, RootError> {
         none,
     )
     .step(|| "mount /proc in the slot".into())?;
-    shared_memory::limit(&root.at("proc"), plan.tmpfs_bytes)
-        .step(|| "limit shared memory in the slot".into())?;
+    system_v::limit(&root.at("proc"), plan.tmpfs_bytes)
+        .step(|| "limit shared memory, semaphores and queues in the slot".into())?;
 
     let guarded = Attributes { no_suid: true, no_dev: true, ..Attributes::default() };
     let store = plan.store.strip_prefix("/").unwrap_or(&plan.store);

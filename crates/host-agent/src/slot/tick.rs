@@ -20,6 +20,16 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// Answers that are so late do not come any more. Far beyond what a loaded machine needs.
 const STALLED: Duration = Duration::from_secs(10);
 
+/// What the answers say of the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// None has come for so long.
+    Late(Duration),
+    /// More have come than there were ticks: an agent that makes them up is nobody to wait for, and reading on would keep the
+    /// slot's first process from everything else.
+    MadeUp,
+}
+
 /// The tick of one slot.
 #[derive(Debug)]
 pub struct Ticker {
@@ -60,12 +70,12 @@ impl Ticker {
         self.open
     }
 
-    /// Takes answers, sends what is due. Says once how late an answer is when it is too late.
-    pub fn proceed(&mut self) -> Option<Duration> {
+    /// Takes answers, sends what is due. Says once what is wrong with them.
+    pub fn proceed(&mut self) -> Option<Trouble> {
         self.proceed_at(Instant::now())
     }
 
-    fn proceed_at(&mut self, now: Instant) -> Option<Duration> {
+    fn proceed_at(&mut self, now: Instant) -> Option<Trouble> {
         let mut answers = [0; 16];
         loop {
             match self.connection.read(&mut answers) {
@@ -73,8 +83,12 @@ impl Ticker {
                     self.open = false;
                     return None;
                 }
+                Ok(count) if count > self.under_way => {
+                    self.open = false;
+                    return Some(Trouble::MadeUp);
+                }
                 Ok(count) => {
-                    self.under_way = self.under_way.saturating_sub(count);
+                    self.under_way -= count;
                     self.last_answer = now;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -100,7 +114,7 @@ impl Ticker {
             return None;
         }
         self.reported = true;
-        Some(late)
+        Some(Trouble::Late(late))
     }
 }
 
@@ -118,7 +132,7 @@ mod tests {
     }
 
     /// Goes on once the timer is due.
-    fn proceed(ticker: &mut Ticker, at: Instant) -> Option<Duration> {
+    fn proceed(ticker: &mut Ticker, at: Instant) -> Option<Trouble> {
         let mut due = [nix::poll::PollFd::new(ticker.timer(), nix::poll::PollFlags::POLLIN)];
         nix::poll::poll(&mut due, 5000u16).unwrap();
         ticker.proceed_at(at)
@@ -146,7 +160,7 @@ mod tests {
             assert_eq!(proceed(&mut ticker, begin + round * Duration::from_secs(1)), None);
         }
         let late = Duration::from_secs(11);
-        assert_eq!(proceed(&mut ticker, begin + late), Some(late));
+        assert_eq!(proceed(&mut ticker, begin + late), Some(Trouble::Late(late)));
         assert_eq!(proceed(&mut ticker, begin + 2 * late), None);
         let mut bytes = [0; 16];
         assert_eq!(
@@ -154,6 +168,15 @@ mod tests {
             TICKS_UNDER_WAY,
             "no more than the agent has threads for"
         );
+    }
+
+    #[test]
+    fn answers_to_nothing_are_noticed_and_not_read_for_ever() {
+        let (mut ticker, mut agent, begin) = start();
+        assert_eq!(proceed(&mut ticker, begin), None);
+        agent.write_all(b"tt").unwrap();
+        assert_eq!(proceed(&mut ticker, begin), Some(Trouble::MadeUp));
+        assert!(!ticker.is_open());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use thiserror::Error;
 
+use super::kill_uid::kill_uid;
 use crate::pidfd;
 
 /// How long to go on killing what does not go away, or makes others.
@@ -30,6 +31,14 @@ pub enum HolderError {
     /// The processes can't be listed.
     #[error("failed to look for processes that have the uid of a slot: {0}; is /proc mounted?")]
     Proc(#[from] io::Error),
+    /// They can't be signalled all at once.
+    #[error("failed to end what has the uid {uid}, which slots have: {error}")]
+    Kill {
+        /// The uid.
+        uid: u32,
+        /// What the kernel says.
+        error: io::Error,
+    },
     /// They don't die.
     #[error("failed to end process {pid}, which has a uid of slots ({} to {}): it does not die", ids.start, ids.end - 1)]
     Immortal {
@@ -38,6 +47,22 @@ pub enum HolderError {
         /// The uids that were looked for.
         ids: Range<u32>,
     },
+}
+
+/// As [`end_all`] of one, and of processes as well that are gone whenever somebody looks for them.
+pub(super) fn end_all_of(uid: u32) -> Result<usize, HolderError> {
+    let ids = uid..uid + 1;
+    let deadline = Instant::now() + KILL_FOR;
+    let mut ended = end_all(&ids)?;
+    while !kill_uid(uid).map_err(|error| HolderError::Kill { uid, error })? {
+        ended += 1;
+        if Instant::now() >= deadline {
+            let error = io::Error::other("it ends whoever comes to end it");
+            return Err(HolderError::Kill { uid, error });
+        }
+    }
+    // From here on they can only become fewer.
+    Ok(ended + end_all(&ids)?)
 }
 
 /// Kills every process of which a thread has one of these as a uid or gid, and waits until it is dead; how many there were. Sees

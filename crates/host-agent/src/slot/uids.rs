@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 
-use super::uid_processes::{HolderError, end_all};
+use super::uid_processes::{HolderError, end_all, end_all_of};
 use super::uid_range::{FILE, UidRange, UidRangeError};
 use crate::config::Config;
 
@@ -138,7 +138,7 @@ impl UidLease {
 
     /// Kills whoever has it, wherever that runs; blocking.
     pub fn end_holders(&self) -> Result<(), HolderError> {
-        match end_all(&(self.uid..self.uid + 1))? {
+        match end_all_of(self.uid)? {
             0 => {}
             ended => tracing::error!(
                 uid = self.uid,

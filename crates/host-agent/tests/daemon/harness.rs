@@ -41,11 +41,14 @@ pub fn skipped() -> bool {
     true
 }
 
-/// The stand-in, unless `DARLING_BUILDER_TEST_AGENT` names a Mach-O agent: then Darling, from `PATH`.
-fn guest() -> String {
-    match std::env::var(MACHO_AGENT) {
-        Ok(agent) => format!("guest = \"darling\"\nagent = \"{agent}\"\n"),
-        Err(_) => "guest = \"linux\"\n".into(),
+/// The stand-in, unless `DARLING_BUILDER_TEST_AGENT` names a Mach-O agent: then Darling, from `PATH`. With this agent, if one is
+/// named.
+pub fn guest(agent: Option<&Path>) -> String {
+    let macho = std::env::var_os(MACHO_AGENT).map(PathBuf::from);
+    let name = if macho.is_some() { "darling" } else { "linux" };
+    match agent.or(macho.as_deref()) {
+        Some(agent) => format!("guest = \"{name}\"\nagent = \"{}\"\n", agent.display()),
+        None => format!("guest = \"{name}\"\n"),
     }
 }
 
@@ -97,43 +100,53 @@ pub struct Done {
     pub _client: Client,
 }
 
+/// A range of uids that no other daemon of this process has: the first.
+pub fn new_uid_base() -> u32 {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    UID_BASE + (std::process::id() % 1000) * 130_000 + NEXT.fetch_add(1, Ordering::SeqCst) * UIDS
+}
+
 impl Daemon {
     /// Starts one with `extra` lines of configuration.
     pub fn start(extra: &str) -> Self {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Self::start_as(extra, None, |_| {})
+    }
+
+    /// As [`start`](Self::start), with this agent, by a command that is made as it is to be.
+    pub fn start_as(extra: &str, agent: Option<&Path>, prepare: impl FnOnce(&mut Command)) -> Self {
         let directory = tempfile::Builder::new().prefix("dbt").tempdir().unwrap();
         std::fs::create_dir(directory.path().join("store")).unwrap();
-        let uid_base =
-            UID_BASE + (std::process::id() % 1000) * 70_000 + NEXT.fetch_add(1, Ordering::SeqCst) * UIDS;
+        let uid_base = new_uid_base();
         let path = directory.path().display();
         std::fs::write(
             directory.path().join("config.toml"),
             format!(
                 "socket = \"{path}/s\"\n{}state-directory = \"{path}/state\"\n\
                  store-directory = \"{path}/store\"\nuid-base = {uid_base}\nuid-count = {UIDS}\n{extra}\n",
-                guest()
+                guest(agent)
             ),
         )
         .unwrap();
         let log = Arc::default();
-        let child = Self::spawn(directory.path(), &log);
+        let child = Self::spawn(directory.path(), &log, prepare);
         let daemon = Self { directory, child, uid_base, log };
         daemon.wait_until_ready();
         daemon
     }
 
-    fn spawn(directory: &Path, log: &Arc<Mutex<Vec<String>>>) -> Child {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_host-agent"))
+    fn spawn(directory: &Path, log: &Arc<Mutex<Vec<String>>>, prepare: impl FnOnce(&mut Command)) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_host-agent"));
+        command
             .arg("--config")
             .arg(directory.join("config.toml"))
             .arg("daemon")
             .env("RUST_LOG", "debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::piped());
+        prepare(&mut command);
+        let mut child = command.spawn().unwrap();
         let said = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::clone(log);
         // Through the test's own output, so that it is shown with the test that fails.
@@ -168,7 +181,7 @@ impl Daemon {
     pub fn restart(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        self.child = Self::spawn(self.directory.path(), &self.log);
+        self.child = Self::spawn(self.directory.path(), &self.log, |_| {});
         self.wait_until_ready();
     }
 

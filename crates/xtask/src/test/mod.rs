@@ -15,6 +15,9 @@ use crate::world::{FrontEnd, Guest, Mode, Root, World, possible};
 use crate::{darling, nix_roots, progress};
 use report::{Outcome, Report, Verdict};
 
+/// Tests of hostile builds inside Darling; those in the stand-in are unit tests.
+const IN_DARLING: &str = "darling hostile";
+
 /// Everything in one world must be over by then.
 const WORLD_LIMIT_SECONDS: u64 = 900;
 
@@ -66,10 +69,15 @@ fn end_to_end(workspace: &Workspace, flags: &TestFlags, report: &mut Report) -> 
         return Ok(());
     }
     if darling::on_path().is_none() {
-        report.skip_group("darling", "`darling` is not on PATH");
+        for group in ["darling", IN_DARLING] {
+            report.skip_group(group, "`darling` is not on PATH");
+        }
         return Ok(());
     }
     let version = darling::prepare(workspace)?;
+    if flags.only.is_none() && !flags.end_to_end {
+        rust_checks::run_hostile_in_darling(workspace, IN_DARLING, report)?;
+    }
     if flags.front_end.is_none_or(|only| FrontEnd::from(only) == FrontEnd::Hook) {
         let world = world(workspace, flags, &version, Root::Machine, Mode::SingleUser, Guest::Darling);
         run_world(&world, report)?;

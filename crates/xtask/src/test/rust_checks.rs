@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::report::{Outcome, Report, Verdict};
 use crate::progress;
@@ -16,7 +16,21 @@ pub fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
     check(report, "format", cargo(&workspace.project).args(["fmt", "--all", "--check"]))?;
     let lints = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
     check(report, "lints", cargo(&workspace.project).args(lints))?;
-    unit_tests(workspace, report)
+    tests(report, "rust", cargo(&workspace.project).args(["test", "--workspace"]))
+}
+
+/// Runs what a hostile builder does inside Darling as well.
+pub fn run_hostile_in_darling(workspace: &Workspace, group: &str, report: &mut Report) -> Result<()> {
+    progress("hostile builds inside Darling …");
+    let built = cargo(&workspace.project)
+        .args(["build", "--quiet", "-p", "darwin-agent"])
+        .status()
+        .context("failed to run cargo")?;
+    ensure!(built.success(), "cargo build failed");
+    let mut command = cargo(&workspace.project);
+    command.args(["test", "-p", "host-agent", "--test", "hostile"]);
+    command.env("DARLING_BUILDER_TEST_AGENT", workspace.target.join("darwin/darwin-agent"));
+    tests(report, group, &mut command)
 }
 
 fn check(report: &mut Report, name: &str, command: &mut Command) -> Result<()> {
@@ -37,9 +51,9 @@ const SKIPPED: &str = "skipped: ";
 
 /// Reads what the test harness prints; its lines carry no times. A test can't tell the harness that it was skipped, so it
 /// says so in its output, which the harness shows at the end of each program's tests.
-fn unit_tests(workspace: &Workspace, report: &mut Report) -> Result<()> {
-    let mut child = cargo(&workspace.project)
-        .args(["test", "--workspace", "--no-fail-fast", "--color=never", "--", "--show-output"])
+fn tests(report: &mut Report, group: &str, command: &mut Command) -> Result<()> {
+    let mut child = command
+        .args(["--no-fail-fast", "--color=never", "--", "--show-output"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -73,7 +87,7 @@ fn unit_tests(workspace: &Workspace, report: &mut Report) -> Result<()> {
             test.verdict = Verdict::Skipped(reason.to_owned());
         }
         if line.starts_with("test result:") {
-            finished.drain(..).for_each(|outcome| report.add("rust", outcome));
+            finished.drain(..).for_each(|outcome| report.add(group, outcome));
         }
         let Some((name, result)) = line.strip_prefix("test ").and_then(|line| line.rsplit_once(" ... "))
         else {
@@ -91,13 +105,13 @@ fn unit_tests(workspace: &Workspace, report: &mut Report) -> Result<()> {
         last = Instant::now();
     }
     // Those of a program that died before its last line.
-    finished.into_iter().for_each(|outcome| report.add("rust", outcome));
+    finished.into_iter().for_each(|outcome| report.add(group, outcome));
     let succeeded = child.wait()?.success();
     let stderr = stderr.join().unwrap_or_default();
     if !succeeded {
         let text = if failed > 0 { failures } else { stderr };
         report
-            .add("rust", Outcome { name: "cargo test".into(), seconds: 0.0, verdict: Verdict::Failed(text) });
+            .add(group, Outcome { name: "cargo test".into(), seconds: 0.0, verdict: Verdict::Failed(text) });
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use crate::mount::{Attributes, Extent, attach, clone_tree, set_attributes};
 use crate::request::BUILD_DIR;
 use crate::slot::root::shm_options;
-use crate::slot::shared_memory;
+use crate::slot::system_v;
 
 const NONE: Option<&Path> = None;
 
@@ -37,9 +37,7 @@ pub(super) fn into_container(
     store: &Path,
     shared_bytes: u64,
 ) -> io::Result<OwnedFd> {
-    within(server, "ipc", CloneFlags::CLONE_NEWIPC, || {
-        shared_memory::limit(Path::new("/proc"), shared_bytes)
-    })?;
+    within(server, "ipc", CloneFlags::CLONE_NEWIPC, || system_v::limit(Path::new("/proc"), shared_bytes))?;
     let trees: Vec<(OwnedFd, &Path)> = [store, Path::new(BUILD_DIR)]
         .into_iter()
         .map(|path| Ok((clone_tree(AT_FDCWD, &c_path(path)?, Extent::Recursive)?, path)))
