@@ -1,8 +1,8 @@
 //! `host-agent slot-init`: the first process of a slot. Single-threaded, root, pid 1 of the slot's pid namespace.
 //!
 //! It makes the root, starts the guest, hands the agent's connection to the daemon, shows inputs when told to, keeps
-//! the guest's clock going, and reaps orphans. It ends when the daemon's socket does, whatever the reason, and everything
-//! in the slot ends with it: nothing outlives a build, not even the daemon's death.
+//! the guest's clock going, and reaps orphans. It ends when the daemon's socket does, whatever the reason, or its guest, and
+//! everything in the slot ends with it: nothing outlives a build, not even the daemon's death.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -68,7 +68,11 @@ pub fn run(daemon: UnixStream) {
                 FromSlot::Failed("the slot is booted already".into())
             }
             Event::Stalled(late) => FromSlot::Stalled(late.as_millis() as u64),
-            Event::GuestEnded(reason) => FromSlot::Failed(reason),
+            Event::GuestEnded(reason) => {
+                // Nothing can be done in here any more: a slot that waits for its build must not be taken for one that can.
+                let _ = rights::send(&daemon, &FromSlot::Failed(reason), &[]);
+                return;
+            }
         };
         if rights::send(&daemon, &message, &[]).is_err() {
             return;

@@ -5,9 +5,10 @@
 //! without entering another mount, so that nothing that is mounted or linked in the slot leads anywhere else.
 //!
 //! What it says is the builder's to write, all the same: a process chooses its name and where its command line lies
-//! (`PR_SET_MM_MAP`), gigabytes of it. So everything is read up to so many bytes. And reading can take as long as the
-//! builder likes: a command line is read from the memory of its process, whose lock the process can hold, and whose pages can lie in
-//! a file system that doesn't answer. So it is read by a thread that nobody waits for ([`super::stuck_report`]).
+//! (`PR_SET_MM_MAP`), gigabytes of it. So everything is read up to so many bytes. And reading may take as long as the builder
+//! likes: a command line is read from the memory of its process, whose lock that can hold for as long as it changes its mappings.
+//! (Pages of a file are not read for it since Linux 4.17, so that no file system that doesn't answer can hold it up: tried with
+//! FUSE and 6.18.) So it is read by a thread that nobody waits for ([`super::stuck_report`]).
 
 use std::ffi::CStr;
 use std::fs::File;

@@ -141,6 +141,33 @@ fn a_killed_agent_or_slot_is_told_as_what_it_is_and_the_next_build_works() {
 }
 
 #[test]
+fn a_spare_slot_whose_agent_has_died_ends_and_is_given_to_no_build() {
+    if skipped() {
+        return;
+    }
+    let daemon = Daemon::start("max-jobs = 1\nwarm-slots = 1");
+    let is_warm = || daemon.status().slots.iter().any(|slot| slot.state == "warm");
+    daemon.eventually(crate::harness::LIMIT, "spare slot", is_warm);
+    for (pid, command) in daemon.slot_processes() {
+        if command.contains("/run/db/darwin-agent") {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
+        }
+    }
+    // The first process too, which nobody waits for yet: what is left of it is its number.
+    let daemons = daemon.child.id().to_string();
+    let runs = |entry: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        fields.get(1) == Some(&&*daemons) && fields[0] != "Z"
+    };
+    daemon.eventually(SECOND * 5, "end of the slot", || {
+        !std::fs::read_dir("/proc").unwrap().flatten().any(runs)
+    });
+    let done = daemon.build(&daemon.request("echo > $out"));
+    assert!(matches!(done.report.outcome, BuildOutcome::Built(_)), "{:?}", done.report);
+}
+
+#[test]
 fn builds_beyond_jobs_wait_and_beyond_the_queue_are_refused() {
     if skipped() {
         return;
