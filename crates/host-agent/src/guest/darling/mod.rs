@@ -35,7 +35,7 @@ use thiserror::Error;
 use super::agent_file::{self, AgentFileError};
 use crate::config::Config;
 use crate::mount::Attributes;
-use crate::slot::plan::BootPlan;
+use crate::slot::plan::{BootPlan, SlotNetwork};
 use crate::slot::questions::Questions;
 use crate::slot::root::{AGENT_DIR, Root, RootError, tmpfs_options};
 use crate::slot::stuck_report::Process;
@@ -130,6 +130,9 @@ impl Plan {
     pub(super) fn launch(&self, plan: &BootPlan, log: &File) -> io::Result<Boot> {
         chown(PREFIX_HOME, Some(plan.uid), Some(plan.uid))?;
         prefix::make(Path::new(PREFIX), plan.uid, plan.login.is_some())?;
+        if plan.network != SlotNetwork::Loopback {
+            prefix::look_up_as(Path::new("/etc"), Path::new(PREFIX))?;
+        }
         Boot::start(self, plan, log)
     }
 
