@@ -11,6 +11,7 @@ mod daemon;
 mod darling;
 mod kernel;
 mod machine;
+mod network;
 mod nix;
 mod program;
 mod report;
@@ -112,6 +113,7 @@ pub fn examine(config: Result<Config, ConfigError>) -> Report {
         findings.extend(darling::findings(&config));
     }
     findings.extend(slot::findings(&config));
+    findings.push(network::finding(&config));
     findings.extend(daemon::findings(&config));
     findings.extend(ssh::findings(&config));
     findings.extend(nix::findings(&config));

@@ -23,6 +23,7 @@ use nix::unistd::Pid;
 use protocol::frame;
 use protocol::hello::{Channel, Hello};
 
+use super::host_listeners::HostTargets;
 use super::plan::{AgentGreeting, BootPlan, FromSlot, SlotNetwork, ToSlot};
 use super::root::{self, AGENT_DIR};
 use super::store_view::StoreView;
@@ -36,6 +37,9 @@ const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 
 /// How long a guest may take from its start to the agent's two connections.
 const BOOT_LIMIT: Duration = Duration::from_secs(15);
+
+/// Most of what pasta prints that is looked at.
+const SAID_BYTES: u64 = 4096;
 
 /// Runs the slot on the daemon's socket; returns when the slot is to end.
 pub fn run(daemon: UnixStream) {
@@ -64,7 +68,7 @@ pub fn run(daemon: UnixStream) {
                 continue;
             }
             Event::Message(ToSlot::ShowEnd, _) => FromSlot::Shown,
-            Event::Message(ToSlot::Boot(_) | ToSlot::TryPasta(_), _) => {
+            Event::Message(ToSlot::Boot(_) | ToSlot::TryPasta(..), _) => {
                 FromSlot::Failed("the slot is booted already".into())
             }
             Event::Stalled(late) => FromSlot::Stalled(late.as_millis() as u64),
@@ -104,7 +108,7 @@ enum Event {
 fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
     let plan: BootPlan = match rights::receive(daemon).map_err(|error| error.to_string())? {
         Some((ToSlot::Boot(plan), _)) => *plan,
-        Some((ToSlot::TryPasta(plan), _)) => return try_pasta(daemon, &plan),
+        Some((ToSlot::TryPasta(plan, host), _)) => return try_pasta(daemon, &plan, &host),
         Some(_) => return Err("the first message to a slot must be its plan".into()),
         None => return Ok(None),
     };
@@ -165,13 +169,39 @@ fn boot(daemon: &UnixStream) -> Result<Option<Slot>, String> {
     Ok(Some(Slot { view: StoreView::new(store, view), children, ticker, guest: launched, pasta }))
 }
 
-/// Whether pasta can give a network is tried where it would: in a process that ends with the daemon's socket.
-fn try_pasta(daemon: &UnixStream, plan: &pasta::PastaPlan) -> Result<Option<Slot>, String> {
-    let log = std::fs::File::options().write(true).open("/dev/null").map_err(|error| error.to_string())?;
+/// Whether pasta can give a network that keeps the host out of reach is tried where it would: in a process that ends with the daemon's
+/// socket.
+fn try_pasta(
+    daemon: &UnixStream,
+    plan: &pasta::PastaPlan,
+    host: &HostTargets,
+) -> Result<Option<Slot>, String> {
+    let (said, log) = std::io::pipe().map_err(|error| error.to_string())?;
     become_nobodys().map_err(|error| format!("failed to give up what the daemon has: {error}"))?;
-    pasta::enter(plan, &log).map_err(|error| error.to_string())?;
+    let log = std::fs::File::from(OwnedFd::from(log));
+    if let Err(error) = pasta::enter(plan, &log) {
+        drop(log);
+        return Err(with_what_was_said(&error, said));
+    }
+    let reached = host
+        .reached(pasta::INTERFACE)
+        .map_err(|error| format!("failed to try what pasta's network reaches: {error}"))?;
+    if let Some(reached) = reached {
+        return Err(format!("pasta gives a network from which {reached} of this machine can be reached"));
+    }
     rights::send(daemon, &FromSlot::Shown, &[]).map_err(|error| error.to_string())?;
     Ok(None)
+}
+
+/// An error of pasta's, with the last thing that it has printed, if it has. All that could still print is gone or killed.
+fn with_what_was_said(error: &pasta::PastaError, said: impl Read) -> String {
+    let mut printed = Vec::new();
+    let _ = said.take(SAID_BYTES).read_to_end(&mut printed);
+    let printed = String::from_utf8_lossy(&printed);
+    match printed.lines().rfind(|line| !line.trim().is_empty()) {
+        Some(last) => format!("{error}; it says: {}", last.trim().escape_debug()),
+        None => error.to_string(),
+    }
 }
 
 /// Gives up what a daemon has from whoever started it: his terminal, which `/dev/tty` would lead to, his keys, and rights that
@@ -368,6 +398,14 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_pasta_says_last_stands_behind_how_it_ended() {
+        let ended = pasta::PastaError::Ended("exit status: 1".into());
+        let text = with_what_was_said(&ended, &b"No IPv6\nFailed to open \x1b /dev/net/tun\n\n"[..]);
+        assert!(text.ends_with("; it says: Failed to open \\u{1b} /dev/net/tun"), "{text}");
+        assert_eq!(with_what_was_said(&ended, &b""[..]), ended.to_string());
+    }
 
     #[test]
     fn a_slot_gives_up_the_daemons_protection_and_keeps_a_worse_score() {

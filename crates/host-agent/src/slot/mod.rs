@@ -7,6 +7,8 @@
 pub mod capabilities;
 pub mod confinement;
 pub mod directory;
+mod host_addresses;
+pub mod host_listeners;
 pub mod init;
 pub mod kept;
 mod keyring;

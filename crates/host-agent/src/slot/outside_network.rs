@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::host_listeners::HostListeners;
 use super::pasta::PastaPlan;
 use super::plan::{FromSlot, SlotNetwork, ToSlot};
 use super::spawn::{self, NetworkNamespace};
@@ -87,12 +88,16 @@ impl NetworkLease {
     }
 }
 
-/// Whether a slot could be given a network by it; blocking.
+/// Whether a slot could be given a network by it that keeps this machine out of reach; blocking.
 fn try_pasta(program: &Path, uids: &Uids) -> Result<(), SlotError> {
     let lease = uids.lease()?;
     let init = spawn::slot_init(NetworkNamespace::Hosts).map_err(SlotError::Namespaces)?;
     let plan = PastaPlan { program: program.to_owned(), uid: lease.uid() };
-    rights::send(&init.socket, &ToSlot::TryPasta(plan), &[]).map_err(SlotError::Frame)?;
+    let host = HostListeners::new().map_err(|error| {
+        SlotError::Step(format!("failed to listen, to try what pasta's network reaches: {error}"))
+    })?;
+    let question = ToSlot::TryPasta(plan, host.targets().clone());
+    rights::send(&init.socket, &question, &[]).map_err(SlotError::Frame)?;
     init.socket.set_read_timeout(Some(super::STEP_LIMIT)).map_err(|error| SlotError::Frame(error.into()))?;
     match rights::receive(&init.socket).map_err(SlotError::Frame)? {
         Some((FromSlot::Shown, _)) => Ok(()),

@@ -1,6 +1,7 @@
 //! The way out for fixed-output builds: a network namespace of their own, joined to the host's network by pasta(1).
 //!
-//! What they are kept from is the machine itself: its abstract sockets, its loopback, and its own addresses, which the namespace has too. What
+//! What they are kept from is the machine itself: its abstract sockets, its loopback, and its own addresses, which the namespace has too
+//! ([`super::host_addresses`]): those that the machine has when the slot boots. What
 //! they send beyond it, pasta sends as a program of a uid that nothing else has, shut in by itself. It is a child of the slot's first process,
 //! so it ends with the slot; it is not in the builder's reach, for it has another uid and the builder no rights.
 //!
@@ -26,13 +27,20 @@ use nix::unistd::{ForkResult, Gid, Uid, fork, setgroups, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{loopback, rights};
+use super::{host_addresses, loopback, rights};
 
 /// How long pasta may take until packets have a way out; 20 ms is usual.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// How long, after the one version of the protocol has a way out, the other may take, if the host has one for both. It may never come: pasta
+/// leaves out one in which the host has no address.
+const SECOND_LIMIT: Duration = Duration::from_millis(500);
+
 /// Between two looks whether they have.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// The interface of the namespace that leads out.
+pub(super) const INTERFACE: &str = "eth0";
 
 /// Where a resolver answers in the namespace, whichever the host's are: pasta sends on what is asked there.
 pub(super) const RESOLVER: &str = "169.254.1.1";
@@ -68,6 +76,9 @@ pub enum PastaError {
          has it, and that the machine has a default route"
     )]
     Ended(String),
+    /// The namespace can't be given the machine's addresses.
+    #[error("failed to keep the machine's own addresses out of the slot's reach: {0}")]
+    Addresses(io::Error),
     /// It did nothing.
     #[error("pasta gave the slot no network within {} s", LIMIT.as_secs())]
     Late,
@@ -76,6 +87,8 @@ pub enum PastaError {
 /// Takes this process, which must have one thread and the host's network, into a network of its own that pasta serves. What pasta
 /// says goes to `log`.
 pub(super) fn enter(plan: &PastaPlan, log: &File) -> Result<Child, PastaError> {
+    let addresses = host_addresses::of_this_network().map_err(PastaError::Addresses)?;
+    let wanted = default_routes();
     let (user, network) = namespaces(plan.uid).map_err(PastaError::Namespaces)?;
     let mut pasta = start(plan, user, network.try_clone().map_err(PastaError::Namespaces)?, log)?;
     let joined =
@@ -84,18 +97,38 @@ pub(super) fn enter(plan: &PastaPlan, log: &File) -> Result<Child, PastaError> {
         let _ = pasta.kill();
         return Err(PastaError::Namespaces(error));
     }
-    let deadline = Instant::now() + LIMIT;
-    while !has_default_route() {
+    if let Err(error) = wait_for(&mut pasta, wanted) {
+        let _ = pasta.kill();
+        return Err(error);
+    }
+    if let Err(error) = host_addresses::give(&addresses, INTERFACE) {
+        let _ = pasta.kill();
+        return Err(PastaError::Addresses(error));
+    }
+    Ok(pasta)
+}
+
+/// Waits until this process's network has these default routes.
+fn wait_for(pasta: &mut Child, wanted: [bool; 2]) -> Result<(), PastaError> {
+    let mut deadline = Instant::now() + LIMIT;
+    let mut has_one = false;
+    loop {
+        let found = default_routes();
+        if found == wanted && found != [false; 2] {
+            return Ok(());
+        }
         if let Ok(Some(status)) = pasta.try_wait() {
             return Err(PastaError::Ended(status.to_string()));
         }
+        if found != [false; 2] && !has_one {
+            has_one = true;
+            deadline = Instant::now() + SECOND_LIMIT;
+        }
         if Instant::now() >= deadline {
-            let _ = pasta.kill();
-            return Err(PastaError::Late);
+            return if has_one { Ok(()) } else { Err(PastaError::Late) };
         }
         std::thread::sleep(LOOK_AGAIN);
     }
-    Ok(pasta)
 }
 
 fn start(plan: &PastaPlan, user: OwnedFd, network: OwnedFd, log: &File) -> Result<Child, PastaError> {
@@ -105,7 +138,7 @@ fn start(plan: &PastaPlan, user: OwnedFd, network: OwnedFd, log: &File) -> Resul
     command
         // Newer ones close all descriptors but the standard ones.
         .args(["--userns", "/proc/self/fd/0", "--netns", "/proc/self/fd/1", "--no-netns-quit"])
-        .args(["--quiet", "--foreground", "--config-net", "--ns-ifname", "eth0"])
+        .args(["--quiet", "--foreground", "--config-net", "--ns-ifname", INTERFACE])
         // Nothing of the host's loopback, in neither direction.
         .args(["--no-map-gw", "-t", "none", "-u", "none", "-T", "none", "-U", "none"])
         .args(["--dns-forward", RESOLVER])
@@ -171,10 +204,10 @@ fn make_namespaces(id: u32) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((File::open("/proc/self/ns/user")?.into(), File::open("/proc/self/ns/net")?.into()))
 }
 
-/// Of this process's network namespace, for either version of the protocol.
-fn has_default_route() -> bool {
+/// Whether this process's network namespace has one, for each version of the protocol.
+fn default_routes() -> [bool; 2] {
     let read = |name: &str| fs::read_to_string(format!("/proc/self/net/{name}")).unwrap_or_default();
-    has_default_route_4(&read("route")) || has_default_route_6(&read("ipv6_route"))
+    [has_default_route_4(&read("route")), has_default_route_6(&read("ipv6_route"))]
 }
 
 /// proc_pid_net(5), `route`: interface, destination, …

@@ -6,6 +6,7 @@ use protocol::hello::{Features, Identity};
 use serde::{Deserialize, Serialize};
 
 use super::confinement::Confinement;
+use super::host_listeners::HostTargets;
 use super::pasta::PastaPlan;
 use crate::guest::GuestPlan;
 use crate::ssh::login::Login;
@@ -54,8 +55,9 @@ pub enum SlotNetwork {
 pub enum ToSlot {
     /// First message: boot.
     Boot(Box<BootPlan>),
-    /// First message instead: only try whether this gives a network. Answered by `Shown` or `Failed`.
-    TryPasta(PastaPlan),
+    /// First message instead: only try whether this gives a network, from which the host can't be reached. Answered by `Shown` or
+    /// `Failed`.
+    TryPasta(PastaPlan, HostTargets),
     /// Show these store objects.
     Show(Vec<StoreName>),
     /// Serve this connection, of this number, with an `sshd` of its own. Two stream sockets come with it, that one and

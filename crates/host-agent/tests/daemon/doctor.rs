@@ -53,6 +53,8 @@ fn beside_a_daemon_it_tries_everything_and_leaves_nothing() {
         assert_eq!(severity(&report, name), "fine", "{name}: {report:#}");
     }
     assert_eq!(severity(&report, "guest-system"), if darling() { "fine" } else { "warning" });
+    // As the machine has pasta and what that needs, or not: builds work with either.
+    assert_ne!(severity(&report, "fixed-output-network"), "broken", "{report:#}");
     // Whatever Nix this machine has or has not, the status is that of the worst.
     assert_eq!(output.status.code(), Some(i32::from(report["worst"] == "broken")));
     for finding in report["findings"].as_array().unwrap() {

@@ -19,7 +19,9 @@ mod loopback;
 pub mod machine;
 mod root;
 mod scratch;
+pub mod servers;
 pub mod session;
+pub mod way_out;
 
 use std::fs;
 use std::path::PathBuf;

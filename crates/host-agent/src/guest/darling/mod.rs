@@ -36,7 +36,7 @@ use super::agent_file::{self, AgentFileError};
 use crate::config::Config;
 use crate::mount::Attributes;
 use crate::slot::own_proc::OwnProc;
-use crate::slot::plan::BootPlan;
+use crate::slot::plan::{BootPlan, SlotNetwork};
 use crate::slot::questions::Questions;
 use crate::slot::root::{AGENT_DIR, Root, RootError, tmpfs_options};
 use crate::slot::stuck_report::Process;
@@ -131,6 +131,9 @@ impl Plan {
     pub(super) fn launch(&self, plan: &BootPlan, log: &File) -> io::Result<Boot> {
         chown(PREFIX_HOME, Some(plan.uid), Some(plan.uid))?;
         prefix::make(Path::new(PREFIX), plan.uid, plan.login.is_some())?;
+        if plan.network != SlotNetwork::Loopback {
+            prefix::look_up_as(Path::new("/etc"), Path::new(PREFIX))?;
+        }
         Boot::start(self, plan, log)
     }
 

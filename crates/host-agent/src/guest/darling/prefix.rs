@@ -39,6 +39,10 @@ const DIRECTORIES: [&str; 20] = [
 /// Of these, the ones that are Darling's system, which builders only read.
 const SYSTEM: [&str; 3] = ["usr", "private", "private/etc"];
 
+/// What a slot with a way out has of the host's, and Darling's programs look for in the prefix. Darling's own tree names resolvers of its
+/// makers' choice.
+const NETWORK_FILES: [&str; 2] = ["hosts", "resolv.conf"];
+
 /// Makes the prefix for this uid and gid, in the slot's root; with accounts to log in to if `login`, else a build's.
 pub(super) fn make(prefix: &Path, id: u32, login: bool) -> io::Result<()> {
     for directory in DIRECTORIES {
@@ -55,6 +59,19 @@ pub(super) fn make(prefix: &Path, id: u32, login: bool) -> io::Result<()> {
         let path = prefix.join("private/etc").join(name);
         fs::write(&path, contents)?;
         set_mode(&path, 0o644)?;
+    }
+    Ok(())
+}
+
+/// Has them looked up as the slot does whose `/etc` this is.
+pub(super) fn look_up_as(etc: &Path, prefix: &Path) -> io::Result<()> {
+    for name in NETWORK_FILES {
+        let path = prefix.join("private/etc").join(name);
+        // Not every host has every file.
+        if let Ok(contents) = fs::read(etc.join(name)) {
+            fs::write(&path, contents)?;
+            set_mode(&path, 0o644)?;
+        }
     }
     Ok(())
 }
@@ -93,6 +110,18 @@ fn login_accounts(id: u32) -> [(&'static str, String); 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_looked_up_as_outside() {
+        let directory = tempfile::tempdir().unwrap();
+        let prefix = directory.path().join("prefix");
+        fs::create_dir_all(prefix.join("private/etc")).unwrap();
+        fs::write(directory.path().join("resolv.conf"), "nameserver 169.254.1.1\n").unwrap();
+        look_up_as(directory.path(), &prefix).unwrap();
+        let found = fs::read_to_string(prefix.join("private/etc/resolv.conf")).unwrap();
+        assert_eq!(found, "nameserver 169.254.1.1\n");
+        assert!(!prefix.join("private/etc/hosts").exists());
+    }
 
     #[test]
     fn accounts_to_log_in_to_are_all_the_slots_uid() {

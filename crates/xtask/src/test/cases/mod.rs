@@ -10,6 +10,7 @@ mod failures;
 mod fixed;
 mod hermetic;
 mod logs;
+mod network;
 mod oracle;
 mod outputs;
 mod references;
@@ -128,6 +129,7 @@ pub const THEMES: &[Theme] = &[
     Theme::new("refused", refused::CASES, HOOK),
     Theme::new("external", external::CASES, EXTERNAL_BUILDER),
     Theme::new("hermetic", hermetic::CASES, ALL),
+    Theme::new("network", network::CASES, ALL),
     Theme::new("cancellation", cancellation::CASES, ALL),
     Theme::new("daemon_life", daemon_life::CASES, ALL),
     Theme::new("settings", settings::CASES, HOOK),

@@ -34,6 +34,7 @@ const PACKAGES: &[&str] = &[
     "openssh-client",
     // The stand-in guest's; Darling has one of its own.
     "openssh-server",
+    "passt",
     "initramfs-tools",
     "linux-image-cloud-amd64",
 ];
