@@ -8,11 +8,12 @@
 use std::io;
 
 use nix::errno::Errno;
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// Kills every process in this pid namespace and below that has this uid as its real or saved one; blocking. False if the copy of
-/// this process that does it, and has that uid for a moment, was killed by one of them: then it is to be tried again.
+/// this process that does it, and has that uid for a moment, was killed or stopped by one of them: then it is to be tried again.
 pub(super) fn kill_uid(uid: u32) -> io::Result<bool> {
     if uid == 0 {
         return Err(io::Error::other("root is no uid of a slot"));
@@ -27,9 +28,10 @@ pub(super) fn kill_uid(uid: u32) -> io::Result<bool> {
             unsafe { libc::_exit(code) }
         }
         1.. => loop {
-            match waitpid(Pid::from_raw(child), None) {
+            match waitpid(Pid::from_raw(child), Some(WaitPidFlag::WUNTRACED)) {
                 Ok(WaitStatus::Exited(_, 0)) => return Ok(true),
                 Ok(WaitStatus::Exited(_, code)) => return Err(io::Error::from_raw_os_error(code)),
+                Ok(WaitStatus::Stopped(..)) => kill(Pid::from_raw(child), Signal::SIGKILL)?,
                 Ok(_) => return Ok(false),
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),

@@ -49,20 +49,26 @@ pub enum HolderError {
     },
 }
 
-/// As [`end_all`] of one, and of processes as well that are gone whenever somebody looks for them.
+/// As [`end_all`] of one, and of processes as well that are gone whenever somebody looks for them; how many were
+/// seen.
 pub(super) fn end_all_of(uid: u32) -> Result<usize, HolderError> {
     let ids = uid..uid + 1;
     let deadline = Instant::now() + KILL_FOR;
-    let mut ended = end_all(&ids)?;
-    while !kill_uid(uid).map_err(|error| HolderError::Kill { uid, error })? {
-        ended += 1;
+    let mut ended = 0;
+    loop {
+        // Whether anybody was met the kernel does not tell (it counts whom it may not kill).
+        let killed = kill_uid(uid).map_err(|error| HolderError::Kill { uid, error })?;
+        // Who is not dead yet, and who has the uid in another way.
+        let found = end_all(&ids)?;
+        ended += found;
+        if killed && found == 0 {
+            return Ok(ended);
+        }
         if Instant::now() >= deadline {
-            let error = io::Error::other("it ends whoever comes to end it");
+            let error = io::Error::other("there are always more of them");
             return Err(HolderError::Kill { uid, error });
         }
     }
-    // From here on they can only become fewer.
-    Ok(ended + end_all(&ids)?)
 }
 
 /// Kills every process of which a thread has one of these as a uid or gid, and waits until it is dead; how many there were. Sees
@@ -98,9 +104,11 @@ fn wait(process: &OwnedFd, deadline: Instant) {
     let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO));
 }
 
+/// This process is none, nor are its threads, of which it has more than most: they are not looked at.
 fn holders(proc: &Path, ids: &Range<u32>) -> io::Result<Vec<i32>> {
+    let us = std::process::id() as i32;
     let pids = fs::read_dir(proc)?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    Ok(pids.filter(|pid| is_holder(proc, *pid, ids)).collect())
+    Ok(pids.filter(|pid| *pid != us && is_holder(proc, *pid, ids)).collect())
 }
 
 /// A process that is gone meanwhile has nothing any more.
