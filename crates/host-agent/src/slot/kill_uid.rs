@@ -18,8 +18,9 @@ pub(super) fn kill_uid(uid: u32) -> io::Result<bool> {
     if uid == 0 {
         return Err(io::Error::other("root is no uid of a slot"));
     }
+    // Not the C library's fork(3), which in the copy goes on with locks that another thread may hold.
     // SAFETY: the copy makes plain system calls on its own stack and ends with `_exit`.
-    let child = unsafe { libc::fork() };
+    let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } as libc::pid_t;
     match child {
         0 => {
             // SAFETY: as above.
