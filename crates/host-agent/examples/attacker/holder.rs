@@ -61,8 +61,8 @@ fn become_it(number: u32) {
 
 /// Is another process every moment: whoever has found it finds one that is gone.
 fn hop(number: u32) -> ! {
-    println!("holds");
     become_it(number);
+    println!("holds");
     // Several: one of them is always just between two processes.
     for _ in 0..7 {
         // SAFETY: one thread.
@@ -83,8 +83,8 @@ fn hop(number: u32) -> ! {
 
 /// Waits for a file of that uid's, in any process's root, whose name has `pattern` in it, and writes into it.
 fn leftover(number: u32, pattern: &str) -> ! {
-    println!("holds");
     become_it(number);
+    println!("holds");
     let end = Instant::now() + LONGEST;
     while Instant::now() < end {
         for process in std::fs::read_dir("/proc").unwrap().flatten() {

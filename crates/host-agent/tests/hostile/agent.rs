@@ -22,8 +22,14 @@ fn outside(script: &str) -> Exit {
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let attacker = directory.path().join("attacker");
     crate::harness::copy_program(&crate::attack::program(), &attacker);
-    let mut command = std::process::Command::new("/bin/sh");
-    command.args(["-c", script]).env("attacker", attacker).env("out", "/dev/null").uid(uid).gid(uid);
+    // Nothing ignored that whoever started these tests ignores, as in a build.
+    let mut command = std::process::Command::new("env");
+    command
+        .args(["--default-signal", "/bin/sh", "-c", script])
+        .env("attacker", attacker)
+        .env("out", "/dev/null")
+        .uid(uid)
+        .gid(uid);
     let status = command.stdout(std::process::Stdio::null()).status().unwrap();
     status.signal().map_or_else(|| Exit::Code(status.code().unwrap()), Exit::Signal)
 }
