@@ -46,11 +46,22 @@ fn while_the_builder_prints(session: &mut Session) -> Result<()> {
 fn at_any_early_moment(session: &mut Session) -> Result<()> {
     for milliseconds in [0, 10, 20, 30, 40, 50, 60, 80, 100, 130] {
         for signal in [Signal::SIGINT, Signal::SIGKILL] {
-            cancelled(session, "cancel-sleeping", &Build::of(FILE, "sleeping"), signal, |_| {
-                std::thread::sleep(Duration::from_millis(milliseconds));
-                Ok(())
-            })
-            .with_context(|| format!("{signal} after {milliseconds} ms"))?;
+            let try_it = || {
+                cancel(session, "cancel-sleeping", &Build::of(FILE, "sleeping"), signal, |_| {
+                    std::thread::sleep(Duration::from_millis(milliseconds));
+                    Ok(())
+                })
+            };
+            // Nix itself misses one of thirty or so SIGINTs that come just when a builder starts, and all that follow, also in
+            // a local build: Nix 2.34.8 did 6 times of 270. Because of us it would every time.
+            let mut client = try_it();
+            for _ in 0..DEAF_IN_A_ROW {
+                if !matches!(client, Ok(Client::GoesOn(_))) {
+                    break;
+                }
+                client = try_it();
+            }
+            client.and_then(Client::ended).with_context(|| format!("{signal} after {milliseconds} ms"))?;
         }
     }
     Ok(())
@@ -93,8 +104,27 @@ fn while_it_waits_in_the_queue(session: &mut Session) -> Result<()> {
     gone(session, Instant::now())
 }
 
-/// Starts `build`, waits for the moment, sends `signal` to the Nix client and checks that nothing of the build is left
-/// within the limit and that the next build works.
+/// How often a Nix that misses a signal for reasons of its own is tried again.
+const DEAF_IN_A_ROW: usize = 2;
+
+/// What a Nix client did about a signal.
+enum Client {
+    /// It ended.
+    Ended,
+    /// It went on until it was killed; with what it had printed.
+    GoesOn(String),
+}
+
+impl Client {
+    fn ended(self) -> Result<()> {
+        match self {
+            Self::Ended => Ok(()),
+            Self::GoesOn(described) => anyhow::bail!("nix-build itself goes on: {described}"),
+        }
+    }
+}
+
+/// As [`cancel`], by a client that ends.
 fn cancelled(
     session: &Session,
     name: &str,
@@ -102,6 +132,18 @@ fn cancelled(
     signal: Signal,
     moment: impl FnOnce(&mut Running) -> Result<()>,
 ) -> Result<()> {
+    cancel(session, name, build, signal, moment)?.ended()
+}
+
+/// Starts `build`, waits for the moment, sends `signal` to the Nix client and checks that nothing of the build is left
+/// within the limit and that the next build works. A client that goes on is killed, and then the same holds.
+fn cancel(
+    session: &Session,
+    name: &str,
+    build: &Build,
+    signal: Signal,
+    moment: impl FnOnce(&mut Running) -> Result<()>,
+) -> Result<Client> {
     let mut running = limited::start(&mut session.build_command(build))?;
     moment(&mut running)?;
     ensure!(
@@ -112,13 +154,13 @@ fn cancelled(
     let at = Instant::now();
     running.signal(signal)?;
     let finished = running.finish(Duration::from_secs(10));
-    gone(session, at)?;
+    let goes_on = matches!(&finished, Ok(finished) if finished.timed_out);
+    gone(session, if goes_on { Instant::now() } else { at })?;
     let finished = finished?;
-    ensure!(!finished.timed_out, "nix-build itself goes on: {}", finished.describe());
     // Another one each time: what Nix knows of a killed client's outputs does not matter.
     let number = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
     session.build(&Build::of(FILE, "next").with(&["--argstr", "number", &number]))?.succeeds()?;
-    Ok(())
+    Ok(if goes_on { Client::GoesOn(finished.describe()) } else { Client::Ended })
 }
 
 /// Waits until a process of a slot has this in its command line.
